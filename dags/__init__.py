@@ -1,0 +1,1 @@
+"""The DAG files of this project, and beside them the Python code they call."""

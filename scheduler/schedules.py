@@ -1,0 +1,310 @@
+"""Schedules: what `schedules/*.yaml` says, once it has been read and found good.
+
+A configuration is all files of one directory. It is taken whole: whoever reloads keeps the old one while
+`Configuration.faults` names anything.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+from zoneinfo import ZoneInfo, available_timezones
+
+import msgspec
+
+from workers.dag import Dag, Retries, check_params, load_dag
+from workers.errors import Fault, InvalidFile, TickpoolError, did_you_mean
+from workers.ids import ID_RULE, is_id
+from workers.units import Duration
+from workers.yamlfile import Document, load_yaml
+
+from .cron import Cron, InvalidCron, parse_cron
+
+__all__ = ["Configuration", "NoSchedules", "Schedule", "load_schedules", "read_configuration", "schedule_from", "signature", "validate"]
+
+logger = logging.getLogger(__name__)
+
+_FILE_BYTES = 32 * 1024 * 1024
+_RESERVED = ("limits.yaml", "calendars.yaml")
+_LATER = {
+    name: ""
+    for name in (
+        "jitter", "priority", "pool", "deadline", "calendar", "notify", "max_queued", "catchup_max", "start_deadline",
+        "blackout", "every", "at", "after", "on_file", "on_deadline", "tags",
+    )
+}  # fmt: skip
+_INTERNAL = ("project", "file", "line")
+
+Signature = tuple[tuple[str, int, int, int], ...]
+
+
+class NoSchedules(TickpoolError):
+    """A schedules directory that cannot be used: (path, why)."""
+
+    def __str__(self) -> str:
+        return f"{self.args[0]}: {self.args[1]}; name a directory of schedule files with --dir"
+
+
+class Schedule(msgspec.Struct, frozen=True, dict=True, forbid_unknown_fields=True):
+    """When to run which DAG, and what to do when that cannot be.
+
+    `file` and `line` say where it was read, `project` is the directory its paths start from.
+    """
+
+    id: str
+    cron: str
+    dag: str
+    timezone: str = "UTC"
+    tenant: str = "default"
+    enabled: bool = True
+    description: str = ""
+    params: dict[str, Any] = {}
+    overlap: Literal["skip", "queue", "allow"] = "skip"
+    catchup: Literal["none", "latest", "all"] = "none"
+    catchup_window: Duration | None = None
+    timeout: Duration | None = None
+    retries: Retries = Retries()
+    retry_on_crash: bool = False
+    project: str = "."
+    file: str = ""
+    line: int = 0
+
+    @functools.cached_property
+    def fires(self) -> Cron:
+        """The compiled expression; it judges datetimes in their own zone."""
+        return parse_cron(self.cron, seed=self.id)
+
+    @functools.cached_property
+    def zone(self) -> ZoneInfo:
+        """The zone that the expression is written in."""
+        return ZoneInfo(self.timezone)
+
+    @functools.cached_property
+    def spec(self) -> dict[str, Any]:
+        """What decides the fire times: the part of a schedule that the log keeps, to account for them later."""
+        return {"cron": self.cron, "timezone": self.timezone, "enabled": self.enabled, "dag": self.dag}
+
+
+class Configuration(msgspec.Struct, frozen=True):
+    """The schedules of one directory, the faults found in it, and a signature that changes when its files do."""
+
+    directory: str
+    schedules: list[Schedule]
+    faults: list[Fault]
+    signature: Signature
+
+
+def load_schedules(schedules_dir: str | os.PathLike[str]) -> list[Schedule]:
+    """Return the good schedules of a directory, in the order of file names and places; each fault is logged.
+
+    A file with a fault gives none. Raises NoSchedules when there is no such directory.
+    """
+    configuration = read_configuration(Path(schedules_dir))
+    for fault in configuration.faults:
+        logger.error("%s", fault)
+    return configuration.schedules
+
+
+def read_configuration(directory: Path) -> Configuration:
+    """Read all `*.yaml` and `*.yml` files of a directory. Raises NoSchedules when it cannot be listed."""
+    project = directory.absolute().parent
+    files = schedule_files(directory)
+    # Taken before anything is read: what is written meanwhile shows as a change later.
+    stamps = {_stamp(file) for file in files}
+    faults: list[Fault] = []
+    taken: dict[str, Schedule] = {}
+    dags = _Dags(project)
+    for file in files:
+        shown = str(file)
+        if file.name in _RESERVED:
+            faults.append(Fault(shown, 0, 0, f"`{file.name}` is not available in this version; remove it"))
+            continue
+        found, wrong = _read_file(file, project, dags, taken)
+        if wrong:
+            faults += wrong
+        else:
+            taken.update((schedule.id, schedule) for schedule in found)
+    return Configuration(str(directory), list(taken.values()), faults, tuple(sorted(stamps | dags.stamps)))
+
+
+def schedule_files(directory: Path) -> list[Path]:
+    """Return the schedule files of a directory in order of name. Raises NoSchedules."""
+    try:
+        names = sorted(entry.name for entry in os.scandir(directory) if entry.name.endswith((".yaml", ".yml")))
+    except FileNotFoundError:
+        raise NoSchedules(str(directory), "no such directory") from None
+    except NotADirectoryError:
+        raise NoSchedules(str(directory), "is not a directory") from None
+    except OSError as error:
+        raise NoSchedules(str(directory), f"cannot be listed: {error.strerror}") from None
+    return [directory / name for name in names if not name.startswith(".")]
+
+
+def signature(configuration: Configuration) -> Signature:
+    """Return the signature that the configuration would have if it were read now."""
+    directory = Path(configuration.directory)
+    try:
+        listed = {str(file) for file in schedule_files(directory)}
+    except NoSchedules:
+        listed = set()
+    known = {place for place, *_ in configuration.signature if os.path.dirname(place) != configuration.directory}
+    return tuple(sorted(_stamp(place) for place in listed | known))
+
+
+def _stamp(place: str | Path) -> tuple[str, int, int, int]:
+    try:
+        stat = os.stat(place)
+    except OSError:
+        return (str(place), 0, 0, 0)
+    return (str(place), stat.st_mtime_ns, stat.st_size, stat.st_ino)
+
+
+def schedule_from(entry: Schedule | Mapping[str, Any]) -> Schedule:
+    """Return a schedule for one entry as a file would hold it, for callers that have no file.
+
+    Raises InvalidFile with every fault.
+    """
+    if isinstance(entry, Schedule):
+        return entry
+    document = Document("<schedule>", b"", dict(entry))
+    schedule, faults = _convert(document, (), Path.cwd())
+    if faults or schedule is None:
+        raise InvalidFile(faults)
+    return schedule
+
+
+def validate(directory: Path) -> tuple[list[str], list[Fault]]:
+    """Check every schedule file, and every DAG file of the project's `dags/`; return the files and all faults.
+
+    Raises NoSchedules.
+    """
+    configuration = read_configuration(directory)
+    checked = [place for place, *_ in configuration.signature]
+    faults = list(configuration.faults)
+    project = directory.absolute().parent
+    for file in sorted((project / "dags").glob("*.y*ml")):
+        if str(file) not in checked:
+            checked.append(str(file))
+            try:
+                load_dag(file, project)
+            except InvalidFile as error:
+                faults += error.faults
+    return sorted(checked), sorted(faults)
+
+
+def _read_file(
+    file: Path, project: Path, dags: _Dags, taken: Mapping[str, Schedule]
+) -> tuple[list[Schedule], list[Fault]]:
+    """Read one file; `taken` are the schedules of the files before it."""
+    try:
+        document = load_yaml(file, max_bytes=_FILE_BYTES)
+    except InvalidFile as error:
+        return [], list(error.faults)
+    if document.data is None:
+        return [], []
+    if not isinstance(document.data, list):
+        return [], [document.fault((), "a schedule file is a list; begin each schedule with `- id: name`")]
+    schedules: dict[str, Schedule] = {}
+    faults: list[Fault] = []
+    for index, entry in enumerate(document.data):
+        if not isinstance(entry, dict):
+            faults.append(document.fault((index,), "a schedule is a mapping: `- id: name`, then its keys below"))
+            continue
+        schedule, wrong = _convert(document, (index,), project)
+        faults += wrong
+        if schedule is None:
+            continue
+        twin = taken.get(schedule.id) or schedules.get(schedule.id)
+        if twin:
+            message = f"schedule `{schedule.id}`: this id is taken by {twin.file}:{twin.line}; ids are unique"
+            faults.append(document.fault((index, "id"), message))
+        faults += dags.faults(document, (index,), schedule)
+        schedules[schedule.id] = schedule
+    return list(schedules.values()), faults
+
+
+def _convert(document: Document, at: tuple[int, ...], project: Path) -> tuple[Schedule | None, list[Fault]]:
+    """Convert one entry, with the checks that need nothing but the entry."""
+    entry = document.data[at[0]] if at else document.data
+    name = entry.get("id")
+    what = f"schedule `{name}`" if isinstance(name, str) else "schedule"
+    schedule, faults = document.model(at, Schedule, what, later=_LATER, internal=_INTERNAL)
+    if schedule is None:
+        return None, faults
+    faults += [document.fault((*at, key), f"{what}: {message}") for key, message in _wrong(schedule)]
+    if faults:
+        return None, faults
+    line = document.fault(at, "").line if at else 0
+    return msgspec.structs.replace(schedule, project=str(project), file=document.path, line=line), []
+
+
+def _wrong(schedule: Schedule) -> Iterator[tuple[str, str]]:
+    """Yield (key, what is wrong) for values that are of the right type."""
+    if not is_id(schedule.id):
+        yield "id", f"{schedule.id!r} is no id; {ID_RULE}"
+    if not is_id(schedule.tenant):
+        yield "tenant", f"{schedule.tenant!r} is no id; {ID_RULE}"
+    try:
+        schedule.fires  # noqa: B018 - compiles it
+    except InvalidCron as error:
+        yield "cron", str(error)
+    try:
+        schedule.zone  # noqa: B018
+    except (OSError, ValueError, KeyError):
+        yield "timezone", f"unknown time zone {schedule.timezone!r}{did_you_mean(schedule.timezone, _zones())}"
+    if schedule.catchup_window is not None and schedule.catchup == "none":
+        yield "catchup_window", "has no meaning without `catchup: latest` or `catchup: all`"
+    if schedule.catchup == "all" and schedule.overlap == "skip":
+        yield "catchup", "`all` would be skipped by `overlap: skip`; write `overlap: queue` or `overlap: allow`"
+
+
+@functools.cache
+def _zones() -> set[str]:
+    return available_timezones()
+
+
+class _Dags:
+    """The DAG files that the schedules of one configuration name, each read once."""
+
+    def __init__(self, project: Path) -> None:
+        self._project = project
+        self._real_project = os.path.realpath(project)
+        self._read: dict[str, Dag | InvalidFile] = {}
+        self._told: set[str] = set()
+        self.stamps: set[tuple[str, int, int, int]] = set()
+
+    def faults(self, document: Document, at: tuple[int, ...], schedule: Schedule) -> Iterator[Fault]:
+        """Yield what is wrong with a schedule's DAG: its path, its file (told once), the parameters given to it."""
+        what = f"schedule `{schedule.id}`"
+        dag = self._read.get(schedule.dag)
+        if dag is None:
+            real = os.path.realpath(self._project / schedule.dag) if "\0" not in schedule.dag else ""
+            if not real.startswith(self._real_project + os.sep):
+                yield document.fault((*at, "dag"), f"{what}: {schedule.dag!r} lies outside the project {self._project}")
+                return
+            self.stamps.add(_stamp(self._project / schedule.dag))
+            if not os.path.exists(real):
+                self._read[schedule.dag] = InvalidFile([])
+            dag = self._read.get(schedule.dag) or self._load(schedule.dag)
+        if isinstance(dag, InvalidFile):
+            if not dag.faults:
+                yield document.fault((*at, "dag"), f"{what}: no such file {schedule.dag!r} in {self._project}")
+            elif schedule.dag not in self._told:
+                self._told.add(schedule.dag)
+                yield from dag.faults
+            else:
+                yield document.fault((*at, "dag"), f"{what}: {schedule.dag} has faults")
+            return
+        for message in check_params(dag, schedule.params):
+            yield document.fault((*at, "params"), f"{what}: {message}")
+
+    def _load(self, name: str) -> Dag | InvalidFile:
+        try:
+            self._read[name] = load_dag(self._project / name, self._project)
+        except InvalidFile as error:
+            self._read[name] = error
+        return self._read[name]

@@ -1,0 +1,178 @@
+"""Status: what an operator needs to see at a glance, folded from the log and looked up in the process table.
+
+It reads the log and /proc only, so it tells the truth when the service is down, and never waits for it.
+"""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from workers.events import Event, iso
+from workers.process import Identity, is_alive
+from workers.segments import LogReader, read_backward
+from workers.settings import Settings
+
+from .history import History, Run
+
+__all__ = ["EXIT_CODES", "gather", "is_final"]
+
+EXIT_CODES = {"well": 0, "degraded": 1, "down": 2}
+_SHOWN = 10
+
+
+def gather(settings: Settings, now: datetime, *, limit: int = _SHOWN) -> dict[str, Any]:
+    """Return the state of the service as one JSON-able mapping; docs/reference.md names its keys."""
+    from pathlib import Path
+
+    path = Path(settings.state_path)
+    reader = LogReader(path)
+    history = History(reader.read())
+    reader.close()
+    supervisor = _supervisor(history, now)
+    workers = _workers(history, supervisor["pid"], now)
+    status = {
+        "health": "well",
+        "problems": [],
+        "supervisor": supervisor,
+        "workers": workers,
+        "queue": _queue(history, now, limit),
+        "next": list(_next_fires(history, now, limit)),
+        "last_runs": list(islice(filter(is_final, read_backward(path)), limit)),
+        "corrupt_lines": reader.corrupt,
+        "log": {"path": str(path), "bytes": path.stat().st_size if path.exists() else 0},
+    }
+    status["problems"] = list(_problems(status, history, settings))
+    if supervisor["pid"] is None:
+        status["health"] = "down"
+    elif status["problems"]:
+        status["health"] = "degraded"
+    return status
+
+
+def is_final(event: Event | None) -> bool:
+    """Say whether an event is the last end of a run: no further attempt follows."""
+    return event is not None and event.get("event") == "run_finished" and not event.get("next_attempt")
+
+
+def _supervisor(history: History, now: datetime) -> dict[str, Any]:
+    event = history.supervisor
+    if event is None:
+        return {"pid": None, "state": "down", "reason": "no service has been started, or it was stopped"}
+    process = Identity(str(event.get("boot_id")), int(event["pid"]), int(event.get("starttime") or 0))
+    if not is_alive(process):
+        return {"pid": None, "state": "down", "reason": f"process {process.pid} is gone without having stopped"}
+    return {
+        "pid": process.pid,
+        "state": "running",
+        "started_at": event["timestamp"],
+        "uptime_s": _age_s(event["timestamp"], now),
+        "dir": event.get("dir"),
+        "max_parallel": event.get("max_parallel"),
+        **_usage(process.pid),
+    }
+
+
+def _usage(pid: int) -> dict[str, Any]:
+    """Return CPU and memory of a process; `cpu_percent` is over its life."""
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        with process.oneshot():
+            times = process.cpu_times()
+            cpu_s = times.user + times.system
+            alive_s = max(0.01, time.time() - process.create_time())
+            return {
+                "cpu_s": round(cpu_s, 2),
+                "cpu_percent": round(100 * cpu_s / alive_s, 2),
+                "rss_bytes": process.memory_info().rss,
+            }
+    except psutil.Error:
+        return {"cpu_s": None, "cpu_percent": None, "rss_bytes": None}
+
+
+def _workers(history: History, supervisor_pid: int | None, now: datetime) -> list[dict[str, Any]]:
+    """Return every worker: the service's processes by name, and any process that has a run on record."""
+    import psutil
+
+    running = {run.process.pid: run for run in history.runs.values() if run.process}
+    names: dict[int, str] = {}
+    if supervisor_pid is not None:
+        try:
+            for child in psutil.Process(supervisor_pid).children(recursive=True):
+                if (name := child.name()).startswith("tickpool-w"):
+                    names[child.pid] = name
+        except psutil.Error:
+            pass
+    return [_worker(pid, names.get(pid), running.get(pid), now) for pid in sorted({*names, *running})]
+
+
+def _worker(pid: int, name: str | None, run: Run | None, now: datetime) -> dict[str, Any]:
+    import psutil
+
+    children = 0
+    try:
+        children = len(psutil.Process(pid).children(recursive=True))
+        state = "busy" if run else "idle"
+    except psutil.Error:
+        state = "gone"
+    return {
+        "pid": pid,
+        "name": name,
+        "state": state,
+        "run_id": run.run_id if run else None,
+        "attempt": run.attempt if run else None,
+        "elapsed_s": _age_s(run.started_at, now) if run and run.started_at else None,
+        "children": children,
+        **_usage(pid),
+    }
+
+
+def _queue(history: History, now: datetime, limit: int) -> dict[str, Any]:
+    waiting = [run for run in history.runs.values() if run.status == "queued"]
+    waits = [_age_s(run.request["timestamp"], now) for run in waiting if run.request.get("timestamp")]
+    return {
+        "depth": len(waiting),
+        "oldest_wait_s": max(waits, default=None),
+        "runs": [{"run_id": run.run_id, "attempt": run.attempt, "retry_at": run.retry_at} for run in waiting[:limit]],
+    }
+
+
+def _next_fires(history: History, now: datetime, limit: int) -> Iterator[dict[str, Any]]:
+    """Yield the next fire times of the schedules in force, soonest first."""
+    from .cron import parse_cron
+
+    def fires() -> Iterator[tuple[datetime, str]]:
+        for name, state in history.schedules.items():
+            if state.spec.get("enabled"):
+                fire = parse_cron(state.spec["cron"], seed=name).next(now.astimezone(ZoneInfo(state.spec["timezone"])))
+                if fire is not None:
+                    yield fire.astimezone(UTC), name
+
+    for fire, name in heapq.nsmallest(limit, fires()):
+        yield {"schedule_id": name, "minute": iso(fire), "in_s": round((fire - now).total_seconds(), 1)}
+
+
+def _problems(status: dict[str, Any], history: History, settings: Settings) -> Iterator[str]:
+    if status["supervisor"]["pid"] is None:
+        yield f"the service is down: {status['supervisor']['reason']}"
+    elif (size := len([w for w in status["workers"] if w["name"]])) < (history.supervisor or {}).get("max_parallel", 0):
+        yield f"{size} worker(s) of {(history.supervisor or {}).get('max_parallel')} are there"
+    for fault in history.faults:
+        place = f"{fault.get('file')}:{fault.get('line')}:{fault.get('col')}"
+        yield f"configuration fault at {place}: {fault.get('reason')}"
+    for worker in status["workers"]:
+        if worker["state"] == "gone":
+            yield f"run {worker['run_id']} is open but its process {worker['pid']} is gone"
+    if status["corrupt_lines"]:
+        yield f"{status['corrupt_lines']} corrupt line(s) in {settings.state_path}"
+
+
+def _age_s(timestamp: str, now: datetime) -> float:
+    return round((now - datetime.fromisoformat(timestamp)).total_seconds(), 3)

@@ -1,0 +1,109 @@
+"""Status, runs and fire times as lines for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+__all__ = ["render", "render_fires", "render_runs", "table"]
+
+_MARKS = {"well": "ok", "degraded": "DEGRADED", "down": "DOWN"}
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Return rows under a head, each column as wide as its widest cell."""
+    cells = [list(head), *([_clean(cell) for cell in row] for row in rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells)
+
+
+def render(status: Mapping[str, Any]) -> str:
+    """Return the status as a person reads it."""
+    supervisor, queue = status["supervisor"], status["queue"]
+    lines = [f"tickpool: {_MARKS[status['health']]}"]
+    lines += [f"  ! {problem}" for problem in status["problems"]]
+    if supervisor["pid"] is not None:
+        lines.append(
+            f"supervisor  pid {supervisor['pid']}  up {_span(supervisor['uptime_s'])}  cpu {supervisor['cpu_percent']} %"
+            f"  rss {_size(supervisor['rss_bytes'])}"
+        )
+    waits = f", the oldest for {_span(queue['oldest_wait_s'])}" if queue["depth"] else ""
+    lines.append(f"queue       {queue['depth']} waiting{waits}")
+    lines.append(f"log         {status['log']['path']}  {_size(status['log']['bytes'])}, {status['corrupt_lines']} corrupt line(s)")
+    if status["workers"]:
+        head = ("WORKER", "PID", "STATE", "RUN", "ELAPSED", "CPU", "RSS", "CHILDREN")
+        rows = [
+            (w["name"] or "-", w["pid"], w["state"], w["run_id"] or "-", _span(w["elapsed_s"]), _span(w["cpu_s"]),
+             _size(w["rss_bytes"]), w["children"])
+            for w in status["workers"]
+        ]  # fmt: skip
+        lines += ["", table(head, rows)]
+    if status["next"]:
+        fires = [(row["schedule_id"], _local(row["minute"]), _span(row["in_s"])) for row in status["next"]]
+        lines += ["", table(("NEXT", "AT", "IN"), fires)]
+    if status["last_runs"]:
+        lines += ["", render_runs(status["last_runs"])]
+    return "\n".join(lines)
+
+
+def render_runs(runs: Sequence[Mapping[str, Any]]) -> str:
+    """Return ended runs as a table, newest first."""
+    if not runs:
+        return "No runs yet"
+    head = ("RUN", "STATUS", "ENDED", "TOOK", "REASON")
+    return table(
+        head,
+        [
+            (run["run_id"], run["status"], _local(run["timestamp"]), _span(run.get("duration_s")), run.get("reason") or "")
+            for run in runs
+        ],
+    )
+
+
+def render_fires(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return fire times as a table, soonest first."""
+    if not rows:
+        return "No fire times ahead"
+    head = ("SCHEDULE", "FIRES AT", "UTC", "IN", "CRON", "IN WORDS")
+    return table(
+        head,
+        [
+            (row["schedule_id"], row["fire_time"], row["utc"][11:19], _span(row["in_s"]), row["cron"], row["explained"])
+            for row in rows
+        ],
+    )
+
+
+def _local(timestamp: str) -> str:
+    return f"{datetime.fromisoformat(timestamp).astimezone():%Y-%m-%d %H:%M:%S}"
+
+
+def _span(seconds: float | None) -> str:
+    """Write a length of time in two units at most: `1h 5m`, `12.3s`."""
+    if seconds is None:
+        return "-"
+    if seconds < 60:
+        return f"{seconds:.1f}s"
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days}d {hours}h"
+    return f"{hours}h {minutes}m" if hours else f"{minutes}m {rest}s"
+
+
+def _size(count: int | None) -> str:
+    if count is None:
+        return "-"
+    size = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024 or unit == "GiB":
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    raise AssertionError(count)
+
+
+def _clean(cell: object) -> str:
+    """Return a cell without control characters: what a task printed must not reach the terminal as commands."""
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in str(cell))

@@ -1,0 +1,18 @@
+#!/bin/sh
+# The whole test suite, on a fresh clone too. Options go to pytest; `--full` runs the slow tests at full count.
+set -eu
+lock=requirements-dev.lock
+. "$(dirname "$0")/venv.sh"
+
+"$PYTHON" -m ruff check .
+"$PYTHON" -m ruff format --check .
+"$PYTHON" -m mypy
+
+rm -f .coverage .coverage.*
+if [ "${1:-}" = "--full" ]; then
+    shift
+    export TICKPOOL_TEST_FULL=1
+fi
+"$PYTHON" -m coverage run -m pytest "$@"
+"$PYTHON" -m coverage combine --quiet
+"$PYTHON" -m coverage report --fail-under=90

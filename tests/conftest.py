@@ -1,0 +1,24 @@
+"""Fixtures of the whole suite. The only sleep of the tests is in `wait_for`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+WaitFor = Callable[..., None]
+
+
+@pytest.fixture
+def wait_for() -> WaitFor:
+    """Wait until `predicate()` is true, or fail after `timeout` seconds naming what never came."""
+
+    def wait(predicate: Callable[[], object], timeout: float = 10.0, what: str = "the condition") -> None:
+        deadline = time.monotonic() + timeout
+        while not predicate():
+            if time.monotonic() > deadline:
+                pytest.fail(f"{what} did not come true within {timeout} s")
+            time.sleep(0.005)
+
+    return wait

@@ -1,0 +1,1 @@
+"""tickpool's workers: the event log, the worker pool and the DAG runner. Nothing here knows what a schedule is."""

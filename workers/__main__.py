@@ -1,0 +1,130 @@
+"""`python -m workers dags/x.yaml -p region=eu`: run one DAG by hand, in this process, and leave history."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from .dag import Dag, check_params, load_dag
+from .errors import Fault, InvalidFile, TickpoolError, did_you_mean
+from .events import Event
+from .process_tree import become_subreaper
+from .run_context import RunInfo, Stop
+from .settings import read_settings
+from .worker import Executor
+
+__all__ = ["add_arguments", "main", "run_by_hand"]
+
+
+class InvalidParam(TickpoolError):
+    """A `-p` that cannot be used: (what was written, why)."""
+
+    def __str__(self) -> str:
+        return f"-p {self.args[0]}: {self.args[1]}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a DAG by hand; return 0 when it succeeded, 1 when it did not, 2 for bad input."""
+    parser = argparse.ArgumentParser(prog="python -m workers", description="Run one DAG here and now.")
+    add_arguments(parser)
+    options = parser.parse_args(argv)
+    try:
+        return run_by_hand(options)
+    except TickpoolError as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Give a parser the arguments of `run_by_hand`."""
+    parser.add_argument("dag", metavar="DAG", help="a DAG file, such as dags/report.yaml")
+    parser.add_argument("-p", "--param", action="append", default=[], metavar="NAME=VALUE", help="set a parameter")
+    parser.add_argument("--project", type=Path, help="where its paths start (default: the parent of the DAG's directory)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
+
+
+def run_by_hand(options: argparse.Namespace) -> int:
+    """Run the DAG that the options name. Raises TickpoolError for bad input."""
+    path = Path(options.dag).absolute()
+    project = (options.project or path.parent.parent).absolute()
+    dag = load_dag(path, project)
+    params = _read_params(dag, options.param)
+    wrong = check_params(dag, params)
+    if wrong:
+        raise InvalidFile([Fault(str(options.dag), 0, 0, message) for message in wrong])
+    info = RunInfo.manual(dag.id, datetime.now(UTC))
+    request = {
+        "event": "run_requested",
+        "run_id": info.run_id,
+        "attempt": 1,
+        "dag": os.path.relpath(path, project),
+        "project": str(project),
+        "params": params,
+        "minute": info.fire_time,
+    }
+    stop = Stop()
+
+    def on_signal(number: int, _frame: FrameType | None) -> None:
+        stop.request(f"{signal.Signals(number).name} was received")
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, on_signal)
+    become_subreaper()
+    if not options.json:
+        print(f"Run {info.run_id}", flush=True)
+    settings = read_settings(os.environ)
+    os.environ.update(settings.environ())
+    executor = Executor(settings, on_task_event=None if options.json else _show)
+    result = executor.execute(request, stop, ask_first=True)
+    if options.json:
+        print(json.dumps({**executor.last_result, "params": params}, default=str))
+    else:
+        print(f"{result.status}  {result.duration_s:.2f} s" + (f"  {result.reason}" if result.reason else ""))
+    return 0 if result.status == "success" else 1
+
+
+def _read_params(dag: Dag, given: Sequence[str]) -> dict[str, Any]:
+    """Read `NAME=VALUE` texts; where the DAG's default is no text, the value is read as JSON."""
+    params: dict[str, Any] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise InvalidParam(text, "write NAME=VALUE")
+        if name not in dag.params:
+            raise InvalidParam(text, f"DAG `{dag.id}` has no parameter `{name}`{did_you_mean(name, dag.params)}")
+        if isinstance(dag.params[name], str):
+            params[name] = value
+            continue
+        try:
+            params[name] = json.loads(value)
+        except ValueError:
+            raise InvalidParam(text, f"the default is {json.dumps(dag.params[name])}; write JSON") from None
+    return params
+
+
+def _show(event: Mapping[str, Any] | Event) -> None:
+    """Print a line when a task ends."""
+    name, task = event["event"], event.get("task_id")
+    if name == "task_finished":
+        seconds = f"{event.get('duration_s') or 0:.2f} s"
+        print(f"  {event['status']:<9} {task}  {seconds}" + _reason(event), flush=True)
+    elif name == "task_skipped":
+        print(f"  skipped   {task}" + _reason(event), flush=True)
+    elif name == "task_retried":
+        print(f"  retrying  {task} in {event.get('delay_s') or 0:.1f} s" + _reason(event), flush=True)
+
+
+def _reason(event: Mapping[str, Any]) -> str:
+    return f"  {event['reason']}" if event.get("reason") else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

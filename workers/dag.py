@@ -1,0 +1,92 @@
+"""DAG files: `load_dag` reads one, checks all of it, and returns the model or every fault."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from .dag_model import Dag, Retries, Task, TriggerRule
+from .dag_rules import HOOKS, Entry, Sheet, faults_of
+from .errors import Fault, InvalidFile, did_you_mean
+from .yamlfile import At, Document, load_yaml
+
+__all__ = ["Dag", "Retries", "Task", "TriggerRule", "check_params", "load_dag"]
+
+# Known words of later versions: refused by name, so that nobody thinks they work.
+_LATER = dict.fromkeys(("dag", "http", "wait", "approval", "foreach", "pool", "secrets", "notify"), "")
+_INTERNAL = ("project",)
+
+
+def load_dag(path: Path, project: Path) -> Dag:
+    """Read a DAG file; a relative `path` starts at `project`. Raises InvalidFile with every fault of the file.
+
+    A hook without an id gets the name of its list, and its number if there are several (`on_failure-2`).
+    """
+    full = project / path
+    shown = full.relative_to(project) if full.is_relative_to(project) else full
+    document = load_yaml(full, shown_as=str(shown))
+    if document.data is None:
+        raise InvalidFile([Fault(document.path, 0, 0, "is empty; a DAG needs `id` and `tasks`")])
+    _name_hooks(document.data)
+    given = document.data.get("id") if isinstance(document.data, dict) else None
+    what = f"dag `{given[:128]}`" if isinstance(given, str) else "dag"
+    dag, faults = document.model((), Dag, what, later=_LATER, internal=_INTERNAL)
+    faults += faults_of(document, _whole(dag, what) if dag else _parts(document, what))
+    if faults or dag is None:
+        raise InvalidFile(sorted(faults, key=lambda fault: fault[1:]))
+    return msgspec.structs.replace(dag, project=str(project))
+
+
+def check_params(dag: Dag, given: Mapping[str, Any]) -> list[str]:
+    """Return what is wrong with params given to a DAG: it takes only those it declares."""
+    return [
+        f"dag `{dag.id}` has no param `{name}`{did_you_mean(name, dag.params) or '; it declares none'}"
+        for name in given
+        if name not in dag.params
+    ]
+
+
+def _name_hooks(data: Any) -> None:
+    if not isinstance(data, dict):
+        return
+    for hook in HOOKS:
+        items = data.get(hook)
+        if not isinstance(items, list):
+            continue
+        for number, item in enumerate(items, start=1):
+            if isinstance(item, dict):
+                item.setdefault("id", hook if len(items) == 1 else f"{hook}-{number}")
+
+
+def _whole(dag: Dag, what: str) -> Sheet:
+    entries = [Entry(("tasks", n), task, is_hook=False) for n, task in enumerate(dag.tasks)]
+    hooks = {hook: getattr(dag, hook) for hook in HOOKS}
+    entries += [Entry((hook, n), task, is_hook=True) for hook in HOOKS for n, task in enumerate(hooks[hook])]
+    return Sheet(what, dag, entries, {task.id for task in dag.tasks}, set(dag.params), is_complete=True)
+
+
+def _parts(document: Document, what: str) -> Sheet:
+    """Return what can be read of a file with faults, so that the rules find theirs in the same pass."""
+    data = document.data
+    if not isinstance(data, dict):
+        return Sheet(what, None, [], set(), set(), is_complete=False)
+    lists = {name: data[name] for name in ("tasks", *HOOKS) if isinstance(data.get(name), list)}
+    header = {"tasks": [], **data, **{name: [] for name in lists}}
+    dag, _ = document.convert((), header, Dag, what, later=_LATER, internal=_INTERNAL)
+    places: list[At] = [(name, n) for name in lists for n in range(len(lists[name]))]
+    read = [(at, document.model(at, Task, "", later=_LATER)[0]) for at in places]
+    names = {
+        task["id"] for task in lists.get("tasks", ()) if isinstance(task, dict) and isinstance(task.get("id"), str)
+    }
+    params = data.get("params")
+    return Sheet(
+        what,
+        dag,
+        [Entry(at, task, is_hook=at[0] != "tasks") for at, task in read if task],
+        names,
+        set(params) if isinstance(params, dict) else set(),
+        is_complete=False,
+    )

@@ -1,0 +1,15 @@
+"""The one rule for ids of schedules, DAGs, tasks and runs: safe in a path, in a URL and in a log line."""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["ID", "ID_RULE", "is_id"]
+
+ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+ID_RULE = "an id begins with a letter or digit and holds at most 128 letters, digits, `_`, `.` and `-`"
+
+
+def is_id(value: object) -> bool:
+    """Return whether `value` is a text that may name something."""
+    return isinstance(value, str) and ID.fullmatch(value) is not None

@@ -1,0 +1,135 @@
+"""A cross-process lock on a file of its own, taken with a deadline, that can name who holds it.
+
+The lock is the kernel's (`flock` through filelock), so a process that dies in any way releases it. The lock file is
+never removed: unlinking one splits its waiters across two inodes.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import weakref
+from contextlib import suppress
+from pathlib import Path
+
+from .errors import TickpoolError
+
+__all__ = ["Lock", "LockTimeout", "NetworkFilesystem", "refuse_network_filesystem"]
+
+_SPINS = 20
+_SLEEP_S = 0.0002
+_LONGEST_SLEEP_S = 0.002
+_NETWORK = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "fuse.glusterfs", "afs", "9p")
+
+
+class LockTimeout(TickpoolError):
+    """A lock that could not be had in time: (path, seconds waited, pid of the holder or None)."""
+
+    def __str__(self) -> str:
+        path, waited_s, pid = self.args
+        holder = f"process {pid} holds it" if pid else "its holder is not visible from here"
+        return f"{path}: the lock was not free within {waited_s:g} s; {holder}"
+
+
+class NetworkFilesystem(TickpoolError):
+    """A state file where locks do not hold: (path, type of the file system)."""
+
+    def __str__(self) -> str:
+        path, kind = self.args
+        return f"{path}: lies on a network file system ({kind}), where locks are not reliable; use a local disk"
+
+
+class Lock:
+    """An exclusive lock on `path`; usable from one thread at a time, free again in a forked child."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._fd: int | None = None
+        _locks.add(self)
+
+    def acquire(self, timeout_s: float) -> None:
+        """Take the lock. Raises LockTimeout after `timeout_s` seconds, OSError when the file cannot be opened."""
+        if self.try_acquire():
+            return
+        deadline = time.monotonic() + timeout_s
+        for _ in range(_SPINS):
+            os.sched_yield()
+            if self.try_acquire():
+                return
+        pause_s = _SLEEP_S
+        while not self.try_acquire():
+            if time.monotonic() >= deadline:
+                raise LockTimeout(str(self.path), timeout_s, self.holder())
+            time.sleep(pause_s)
+            pause_s = min(pause_s * 1.5, _LONGEST_SLEEP_S)
+
+    def try_acquire(self) -> bool:
+        """Take the lock if it is free; return whether it is now held."""
+        fd = self._open() if self._fd is None else self._fd
+        return self._take(fd, blocking=False)
+
+    def release(self) -> None:
+        """Give the lock back."""
+        if self._fd is not None:
+            self._give(self._fd)
+
+    def _open(self) -> int:
+        # Imported here because readers never lock and filelock costs 40 ms to import.
+        from filelock import lock_descriptor, unlock_descriptor
+
+        self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._take, self._give = lock_descriptor, unlock_descriptor
+        return self._fd
+
+    def close(self) -> None:
+        """Close the descriptor, which releases the lock unless a forked child kept it."""
+        if self._fd is not None:
+            with suppress(OSError):
+                os.close(self._fd)
+            self._fd = None
+
+    def holder(self) -> int | None:
+        """Return the pid that holds the lock, from /proc/locks, or None."""
+        try:
+            stat = os.stat(self.path)
+            table = Path("/proc/locks").read_text(encoding="ascii", errors="replace")
+        except OSError:
+            return None
+        inode = f"{os.major(stat.st_dev):02x}:{os.minor(stat.st_dev):02x}:{stat.st_ino}"
+        for row in table.splitlines():
+            columns = row.split()
+            if "->" not in columns and inode in columns and "FLOCK" in columns:
+                pid = int(columns[columns.index(inode) - 1])
+                return pid if pid > 0 else None
+        return None
+
+
+_locks: weakref.WeakSet[Lock] = weakref.WeakSet()
+
+
+def _close_all() -> None:
+    for lock in list(_locks):
+        lock.close()
+
+
+# flock belongs to the open file description, which fork shares: a forked task that outlived its killed worker would
+# keep the log locked for as long as it runs (measured; see also tox-dev/filelock#634).
+os.register_at_fork(after_in_child=_close_all)
+
+
+def refuse_network_filesystem(path: Path) -> None:
+    """Raise NetworkFilesystem when `path` lies on a file system whose locks cannot be trusted."""
+    try:
+        mounts = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return
+    place = os.path.realpath(path)
+    best, kind = "", ""
+    for row in mounts.splitlines():
+        point, fstype = row.split()[1:3]
+        point = point.replace("\\040", " ")
+        inside = place == point or place.startswith(point.rstrip("/") + "/")
+        if inside and len(point) >= len(best):
+            best, kind = point, fstype
+    if kind in _NETWORK:
+        raise NetworkFilesystem(str(path), kind)

@@ -1,0 +1,219 @@
+"""The worker pool: local processes, one inbox queue and one result pipe each.
+
+A queue shared by the workers does not survive SIGKILL: an idle worker waits inside `Queue.get` holding the reader's
+semaphore, and with it dies everybody's. Here a dead worker's queue is thrown away with it. At most one small request
+is in an inbox, and only a free worker is given one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import multiprocessing
+import os
+import signal
+from collections.abc import Collection, Iterator
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from . import worker
+from .process import Identity, identity, is_alive
+from .run_request import RunRequest
+from .segments import Position
+from .settings import Settings
+from .worker import Result
+
+if TYPE_CHECKING:
+    from multiprocessing.context import ForkServerProcess
+    from multiprocessing.queues import Queue
+
+__all__ = ["Died", "Finished", "WorkerPool"]
+
+logger = logging.getLogger(__name__)
+
+
+class Finished(NamedTuple):
+    """A worker has ended a request and is free."""
+
+    request: RunRequest
+    result: Result
+
+
+class Died(NamedTuple):
+    """A worker process is gone, with the request it had (None: it was idle)."""
+
+    process: Identity
+    exit_code: int | None
+    request: RunRequest | None
+    expected: bool
+
+
+class _Worker:
+    """One worker process as its owner sees it."""
+
+    def __init__(
+        self, number: int, process: ForkServerProcess, inbox: Queue[Any], results: Connection, process_id: Identity
+    ) -> None:
+        self.number = number
+        self.process = process
+        self.inbox = inbox
+        self.results = results
+        self.identity = process_id
+        self.pidfd = os.pidfd_open(process_id.pid)
+        self.request: RunRequest | None = None
+        self.runs = 0
+        self.stopping = False
+
+    def close(self) -> None:
+        """Throw away what led to this process."""
+        self.inbox.cancel_join_thread()
+        self.inbox.close()
+        self.results.close()
+        os.close(self.pidfd)
+        self.process.join(1.0)
+        with contextlib.suppress(ValueError):
+            self.process.close()
+
+
+class WorkerPool:
+    """Keeps `size` workers alive; the owner waits on `waitables()` and hands what is ready to `collect`."""
+
+    def __init__(self, settings: Settings, size: int) -> None:
+        self.size = size
+        self._settings = settings
+        # forkserver: a fork of this process would copy the feeder threads' locks in whatever state they are.
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(["workers.worker"])
+        self._workers: dict[int, _Worker] = {}
+        self._ready: dict[Any, int] = {}
+
+    def start(self) -> None:
+        """Start the workers that are missing. Raises OSError when the system will not give another process."""
+        taken = {each.number for each in self._workers.values() if not each.stopping}
+        for number in range(1, self.size + 1):
+            if number not in taken:
+                self._start(number)
+
+    def free(self) -> int:
+        """Return how many workers can take a request."""
+        return sum(1 for _ in self._idle())
+
+    def busy(self) -> int:
+        """Return how many workers have a request."""
+        return sum(1 for each in self._workers.values() if each.request is not None)
+
+    def pids(self) -> set[int]:
+        """Return the pids of all worker processes, the stopping ones too."""
+        return {each.identity.pid for each in self._workers.values()}
+
+    def submit(self, request: RunRequest, since: Position) -> Identity:
+        """Give a request to a free worker and return which process that is. Raises IndexError when none is free."""
+        chosen = next(self._idle(), None)
+        if chosen is None:
+            raise IndexError("no free worker")
+        chosen.request = request
+        chosen.inbox.put((request, since))
+        return chosen.identity
+
+    def waitables(self) -> Collection[Any]:
+        """Return what to wait on with `multiprocessing.connection.wait`."""
+        return self._ready.keys()
+
+    def collect(self, ready: Collection[Any]) -> list[Finished | Died]:
+        """Return what happened on the waitables that are ready. The dead are buried after the whole batch."""
+        outcomes: list[Finished | Died] = []
+        dead: list[_Worker] = []
+        for waitable in ready:
+            each = self._workers.get(self._ready.get(waitable, 0))
+            if each is None:
+                continue
+            if waitable is each.results:
+                outcomes += self._receive(each)
+            else:
+                dead.append(each)
+        for each in dead:
+            outcomes += self._receive(each)
+            outcomes.append(self._bury(each))
+        return outcomes
+
+    def cancel(self, run_id: str) -> bool:
+        """Tell the worker that has this run to cancel it and end; return whether one had it."""
+        for each in self._workers.values():
+            if each.request is not None and each.request["run_id"] == run_id:
+                self._tell(each, signal.SIGTERM)
+                return True
+        return False
+
+    def retire(self) -> None:
+        """Ask the idle workers to end."""
+        for each in list(self._idle()):
+            each.stopping = True
+            each.inbox.put(None)
+
+    def terminate(self) -> None:
+        """Tell every worker to cancel what it runs and end."""
+        for each in self._workers.values():
+            self._tell(each, signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Kill every worker at once; what they ran is left for the caller to sweep."""
+        for each in self._workers.values():
+            self._tell(each, signal.SIGKILL)
+
+    def is_empty(self) -> bool:
+        """Say whether no worker process is left."""
+        return not self._workers
+
+    def _idle(self) -> Iterator[_Worker]:
+        return (each for each in self._workers.values() if each.request is None and not each.stopping)
+
+    def _start(self, number: int) -> None:
+        inbox = self._context.Queue()
+        reading, writing = self._context.Pipe(duplex=False)
+        process = self._context.Process(
+            target=worker.serve, args=(number, self._settings, inbox, writing), name=f"tickpool-w{number}"
+        )
+        process.start()
+        writing.close()
+        assert process.pid is not None
+        each = _Worker(number, process, inbox, reading, identity(process.pid))
+        self._workers[process.pid] = each
+        self._ready[each.results] = self._ready[each.pidfd] = process.pid
+
+    def _receive(self, each: _Worker) -> list[Finished | Died]:
+        """Read the results of one worker. After its last run it is asked to end, and another takes its number."""
+        outcomes: list[Finished | Died] = []
+        try:
+            while each.results.poll():
+                result: Result = each.results.recv()
+                assert each.request is not None
+                outcomes.append(Finished(each.request, result))
+                each.request = None
+                each.runs += 1
+        except (EOFError, OSError):
+            self._ready.pop(each.results, None)  # its process is ending: the pidfd will tell
+        if each.runs >= self._settings.worker_max_runs and not each.stopping:
+            each.stopping = True
+            each.inbox.put(None)
+        return outcomes
+
+    def _bury(self, each: _Worker) -> Died:
+        del self._workers[each.identity.pid]
+        self._ready.pop(each.results, None)
+        self._ready.pop(each.pidfd, None)
+        expected = each.stopping
+        each.close()
+        return Died(each.identity, _exit_code(each), each.request, expected)
+
+    def _tell(self, each: _Worker, number: signal.Signals) -> None:
+        each.stopping = True
+        with contextlib.suppress(ProcessLookupError):
+            if is_alive(each.identity):
+                signal.pidfd_send_signal(each.pidfd, number)
+
+
+def _exit_code(each: _Worker) -> int | None:
+    try:
+        return each.process.exitcode
+    except ValueError:
+        return None

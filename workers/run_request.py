@@ -1,0 +1,55 @@
+"""The RunRequest: the mapping that asks for one run. It is the event that recorded it, so replay is putting it again."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from . import retry
+from .dag import Retries
+from .events import iso
+from .units import Duration
+
+__all__ = ["RUN_FIELDS", "RunRequest", "marker_for", "next_attempt", "run_fields"]
+
+RunRequest = dict[str, Any]
+RUN_FIELDS = ("run_id", "schedule_id", "minute", "attempt")
+
+
+def run_fields(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields that every event of a run carries."""
+    return {name: request.get(name) for name in RUN_FIELDS}
+
+
+def marker_for(log_path: str | os.PathLike[str], run_id: str, attempt: int) -> str:
+    """Return the value of TICKPOOL_RUN for one attempt; two services with different logs never share one."""
+    log = hashlib.sha256(os.path.realpath(log_path).encode()).hexdigest()[:12]
+    return f"{log}:{run_id}:{attempt}"
+
+
+def next_attempt(request: Mapping[str, Any], status: str, now: datetime) -> dict[str, Any]:
+    """Return `next_attempt` and `retry_at` for the `run_finished` of an attempt, or nothing when it was the last.
+
+    A failed or timed-out attempt is followed by another while `retries` lasts. A crashed one, whose effects are
+    unknown, only where the request says `retry_on_crash`: at least once instead of at most once.
+    """
+    attempt = int(request.get("attempt") or 1)
+    plan = request.get("retries") or {}
+    retries = Retries(
+        max=plan.get("max", 0),
+        delay=Duration(seconds=plan.get("delay_s", 0)),
+        backoff=plan.get("backoff", 2.0),
+        max_delay=Duration(seconds=plan.get("max_delay_s", 3600)),
+        jitter=plan.get("jitter", False),
+    )
+    if status == "crashed":
+        allowed = bool(request.get("retry_on_crash")) and attempt <= max(retries.max, 1)
+    else:
+        allowed = status in ("failed", "timeout") and attempt <= retries.max
+    if not allowed:
+        return {}
+    wait_s = retry.delay_s(retries, attempt, f"{request.get('run_id')}:{attempt}")
+    return {"next_attempt": attempt + 1, "retry_at": iso(now + timedelta(seconds=wait_s))}

@@ -1,0 +1,231 @@
+"""What one worker process does with one request: claim it, run its DAG, put the end on record.
+
+The claim is a compare-and-set on the log, made before any effect; a worker that loses it does nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+
+from .dag import Dag, load_dag
+from .errors import InvalidFile, TickpoolError
+from .event_log import EventLog, LogUnwritable
+from .events import Event
+from .lock import LockTimeout
+from .process import identity, prctl
+from .process_tree import become_subreaper
+from .run_context import RunInfo, Stop
+from .run_request import RunRequest, marker_for, next_attempt, run_fields
+from .runner import run_dag
+from .segments import LogReader, Position
+from .settings import Settings
+
+if TYPE_CHECKING:
+    from multiprocessing.queues import Queue
+
+__all__ = ["Executor", "Result", "serve"]
+
+logger = logging.getLogger(__name__)
+_PR_SET_NAME = 15
+
+
+class Result(NamedTuple):
+    """How a request ended. `status` is the run's, `refused` when another had claimed it, `unclaimed` when the log
+    would not take the claim and nothing was done.
+
+    `unrecorded` holds the end that the log would not take; whoever gets the result must append it later.
+    """
+
+    run_id: str
+    attempt: int
+    status: str
+    reason: str | None = None
+    duration_s: float = 0.0
+    unrecorded: Event | None = None
+
+
+class Executor:
+    """Executes requests one at a time in this process, on one state log."""
+
+    def __init__(self, settings: Settings, on_task_event: Callable[[Event], None] | None = None) -> None:
+        self.last_result: dict[str, Any] = {}
+        self._on_task_event = on_task_event
+        self._settings = settings
+        self._log = settings.state_log()
+        self._task_log = settings.task_log()
+        self._reader = LogReader(self._log.path)
+        self._dags: dict[Path, tuple[tuple[int, int, int], Dag]] = {}
+        self._me = identity(os.getpid())
+
+    def execute(
+        self, request: RunRequest, stop: Stop, since: Position | None = None, *, ask_first: bool = False
+    ) -> Result:
+        """Claim, run, finish. `since` is a place in the log at which the attempt was known to be unclaimed.
+
+        With `ask_first` the request itself is recorded with the claim, in one append. `last_result` holds what
+        `run_dag` returned. Raises LogUnwritable and LockTimeout when it could not be claimed.
+        """
+        run_id, attempt = str(request["run_id"]), int(request.get("attempt") or 1)
+        if not self._claim(request, run_id, attempt, since, ask_first):
+            return Result(run_id, attempt, "refused", "another process has claimed it")
+        result = self.last_result = self._run(request, run_id, attempt, stop)
+        status = result["status"]
+        finish: Event = {
+            "event": "run_finished",
+            **run_fields(request),
+            "attempt": attempt,
+            "status": status,
+            "reason": result.get("reason"),
+            "duration_s": round(result.get("duration_s", 0.0), 6),
+            "tasks": _count_statuses(result),
+            **next_attempt(request, status, datetime.now(UTC)),
+        }
+        return Result(run_id, attempt, status, finish["reason"], finish["duration_s"], self._finish(finish))
+
+    def _claim(
+        self, request: RunRequest, run_id: str, attempt: int, since: Position | None, ask_first: bool  # noqa: FBT001
+    ) -> bool:
+        started = {
+            "event": "run_started",
+            **run_fields(request),
+            "attempt": attempt,
+            "starttime": self._me.starttime,
+            "boot_id": self._me.boot_id,
+        }
+        self._reader.seek(since)
+        events = [request, started] if ask_first else [started]
+        return bool(self._log.append_if(lambda new: not _is_claimed(new, run_id, attempt), events, self._reader))
+
+    def _run(self, request: RunRequest, run_id: str, attempt: int, stop: Stop) -> dict[str, Any]:
+        settings = self._settings
+        try:
+            project = Path(request.get("project") or ".")
+            return run_dag(
+                self._dag(project, str(request["dag"])),
+                params=request.get("params"),
+                run=RunInfo(
+                    run_id=run_id,
+                    schedule_id=str(request.get("schedule_id") or ""),
+                    fire_time=str(request.get("minute") or ""),
+                    attempt=attempt,
+                    tenant=str(request.get("tenant") or ""),
+                ),
+                project=project,
+                logs_dir=Path(settings.run_logs_dir),
+                record=self._record,
+                stop=stop,
+                timeout_s=request.get("timeout_s"),
+                grace_s=settings.task_grace_s,
+                marker=marker_for(self._log.path, run_id, attempt),
+                log_limit=settings.task_log_bytes,
+            )
+        except InvalidFile as error:
+            return {"status": "failed", "reason": str(error.faults[0]) if error.faults else str(error)}
+        except TickpoolError as error:
+            return {"status": "failed", "reason": str(error)}
+        except Exception as error:  # the worker's edge: a fault of ours ends this run, not the worker
+            logger.exception("run %s", run_id)
+            return {"status": "failed", "reason": f"internal error: {type(error).__name__}: {error}"}
+
+    def _record(self, event: Event) -> None:
+        """Append a task event. A task log that cannot be written is no reason to lose the work."""
+        if self._on_task_event:
+            self._on_task_event(event)
+        try:
+            self._task_log.append(event)
+        except TickpoolError as error:
+            logger.warning("run %s: task event lost: %s", event.get("run_id"), error)
+
+    def _dag(self, project: Path, name: str) -> Dag:
+        """Return the DAG, read again only when its file has changed."""
+        path = project / name
+        try:
+            stat = os.stat(path)
+            stamp = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+        except OSError:
+            return load_dag(path, project)  # says what is wrong
+        kept = self._dags.get(path)
+        if kept is None or kept[0] != stamp:
+            kept = self._dags[path] = (stamp, load_dag(path, project))
+        return kept[1]
+
+    def _finish(self, finish: Event) -> Event | None:
+        try:
+            self._log.append(finish)
+        except (LogUnwritable, LockTimeout) as error:
+            logger.error("run %s: its end is not on record yet: %s", finish["run_id"], error)  # noqa: TRY400
+            return finish
+        return None
+
+
+def _is_claimed(events: list[Event], run_id: str, attempt: int) -> bool:
+    """Say whether these events start this attempt or end the run."""
+    return any(
+        event.get("run_id") == run_id
+        and (event.get("attempt") or 1) >= attempt
+        and event.get("event") in ("run_started", "run_finished")
+        for event in events
+    )
+
+
+def _count_statuses(result: dict[str, Any]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for task in result.get("tasks", {}).values():
+        counts[task["status"]] = counts.get(task["status"], 0) + 1
+    return counts
+
+
+def serve(number: int, settings: Settings, inbox: Queue[Any], results: Connection) -> None:
+    """Be worker `number`: take (request, position) from `inbox` and send a Result each, until None or the owner's end.
+
+    SIGTERM cancels the present run, records its end, and ends the worker.
+    """
+    prctl()(_PR_SET_NAME, f"tickpool-w{number}".encode(), 0, 0, 0)  # what ps and top show
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches the whole terminal group; the supervisor drains
+    present: list[Stop] = []
+
+    def on_term(_signum: int, _frame: FrameType | None) -> None:
+        if not present:
+            _exit_idle()
+        present[0].request("the worker was told to stop")
+
+    signal.signal(signal.SIGTERM, on_term)
+    become_subreaper()
+    # Without our own copy of the writing end, the owner's death ends the blocking `get` below with EOFError.
+    inbox._writer.close()  # type: ignore[attr-defined]
+    os.environ.update(settings.environ())
+    executor = Executor(settings)
+    while True:
+        try:
+            item = inbox.get()
+        except (EOFError, OSError):
+            return
+        if item is None:
+            return
+        stop = Stop()
+        present.append(stop)
+        try:
+            result = executor.execute(item[0], stop, item[1])
+        except (LogUnwritable, LockTimeout) as error:
+            result = Result(item[0]["run_id"], item[0]["attempt"], "unclaimed", str(error))
+        present.clear()
+        stop.close()
+        try:
+            results.send(result)
+        except OSError:
+            return  # the owner is gone; the end is on record
+        if stop.reason:
+            return
+
+
+def _exit_idle() -> NoReturn:
+    sys.exit(0)
