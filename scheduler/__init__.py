@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .cron import parse_cron
-    from .dispatch import drain_queue
+    from .drain import drain_queue
     from .schedules import load_schedules
     from .ticker import tick_once
 
 __all__ = ["drain_queue", "load_schedules", "parse_cron", "tick_once"]
 
-_HOMES = {"parse_cron": "cron", "load_schedules": "schedules", "tick_once": "ticker", "drain_queue": "dispatch"}
+_HOMES = {"parse_cron": "cron", "load_schedules": "schedules", "tick_once": "ticker", "drain_queue": "drain"}
 
 
 def __getattr__(name: str) -> Callable[..., Any]:

@@ -167,8 +167,6 @@ def _read_term(kind: Kind, item: str, seed: str) -> Term:
     if last_text is None:
         return Term(first, kind.high if step_text else first, step)
     last = _number(kind, last_text)
-    if last < first and kind is _WEEKDAY:
-        first %= kind.span
     return Term(first, last if last >= first else last + kind.span, step)
 
 

@@ -6,63 +6,68 @@ import logging
 import os
 import queue
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections import deque
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from multiprocessing import connection
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any
 
-from workers.errors import TickpoolError
 from workers.event_log import LogUnwritable
 from workers.events import Event
+from workers.ids import ID_RULE, is_id
 from workers.lock import LockTimeout
 from workers.pool import Died, Finished, WorkerPool
 from workers.process import Identity, is_alive
-from workers.run_context import RunInfo
+from workers.process_tree import reap_orphans, sweep
 from workers.run_request import RunRequest
-from workers.settings import Settings, read_settings
+from workers.settings import Settings
 
 from .history import History, Run
 from .recovery import exit_text, lost_finish, lost_runs, sweep_runs
 from .run_queue import RunQueue
 from .state_store import StateStore
 
-__all__ = ["Dispatcher", "InvalidRequest", "drain_queue"]
+__all__ = ["Dispatcher"]
 
 logger = logging.getLogger(__name__)
 _WAIT_S = 0.2
 _KILLED_WITHIN_S = 5.0
+_AGAIN_S = 1.0
 _ASKING = ("schedule_enqueued", "run_requested")
 
 
-class InvalidRequest(TickpoolError):
-    """A RunRequest that asks for nothing that can be run: (the request, what it lacks)."""
-
-    def __str__(self) -> str:
-        return f"run request {self.args[0]!r}: {self.args[1]}"
-
-
 class Dispatcher:
-    """The run queue, the worker pool, and the watch over runs that other processes have."""
+    """The run queue, the worker pool, and the watch over runs that other processes have.
 
-    def __init__(self, settings: Settings, size: int) -> None:
+    With `adopts` this process is a subreaper whose only children are the pool's: any other child is something that a
+    dead worker's task left, and is killed with it.
+    """
+
+    def __init__(self, settings: Settings, size: int, *, adopts: bool = False) -> None:
         self.store = StateStore(settings.state_log())
         self.queue = RunQueue()
         self.pool = WorkerPool(settings, size)
+        self._settings = settings
+        self._adopts = adopts
         self._only: Collection[str] | None = None
+        self._outcomes: deque[Finished | Died] = deque()
         self._watched: dict[int, Identity] = {}
         self._to_watch: list[Identity] = []
-        self._unrecorded: list[Event] = []
+        self._owed: list[Event] = []
+        self._held_until = 0.0
 
     def recover(self, now: datetime) -> None:
         """Replay the log: refill the queue, watch runs whose process lives, close those whose process is gone."""
         self.store.refresh()
-        runs = self.store.history.runs.values()
-        self._close(lost_runs(runs, is_alive), "its worker did not outlive the service", now)
-        self.queue.load(runs)
-        self._to_watch += [run.process for run in runs if run.status == "running" and run.process]
+        runs = self.store.history.runs
+        self._close(lost_runs(runs.values(), is_alive), "its worker did not outlive the service", now)
+        self._record_owed()
+        self.queue.load(run for run in runs.values() if self._is_fit(run.request))
+        self._to_watch += [run.process for run in runs.values() if run.status == "running" and run.process]
         self.store.follow(self._follow)
 
-    def take(self, requests: Iterable[RunRequest]) -> None:
+    def take(self, requests: Collection[RunRequest]) -> None:
         """Be concerned with these requests only, whatever else the log asks for."""
         for request in requests:
             self.queue.put(request)
@@ -70,7 +75,7 @@ class Dispatcher:
         self.store.follow(self._follow)
 
     def start_workers(self) -> None:
-        """Replace the workers that are missing; a system that gives no process now is asked again next time."""
+        """Replace the workers that are missing; a system that gives no process now is asked again later."""
         try:
             self.pool.start()
         except OSError as error:
@@ -78,14 +83,19 @@ class Dispatcher:
 
     def dispatch(self, now: datetime) -> list[RunRequest]:
         """Hand requests to free workers while there are both; return those handed out."""
+        handed: list[RunRequest] = []
+        if self._is_held():
+            return handed
         self.queue.wake(now.timestamp())
-        handed = []
         for _ in range(self.pool.free()):
-            try:
-                request = self.queue.get_nowait()
-            except queue.Empty:
+            request = self._next_waiting()
+            if request is None:
                 break
-            self.pool.submit(request, self.store.reader.position)
+            try:
+                self.pool.submit(request, self.store.reader.position)
+            except Exception:
+                self.queue.put_back(request)
+                raise
             handed.append(request)
         return handed
 
@@ -93,222 +103,206 @@ class Dispatcher:
         """Return what to wait on besides one's own: workers, and foreign processes that have runs."""
         return [*self.pool.waitables(), *self._watched]
 
+    def wake_s(self) -> float | None:
+        """Return in how many seconds there is something to do that no waitable tells of; None when there is not."""
+        held_s = max(0.0, self._held_until - time.monotonic())
+        rests_s = [self.pool.pause_s()]
+        if self._owed or (held_s and not self.queue.empty()):
+            rests_s.append(held_s)
+        retry_at = self.queue.next_wake()
+        if retry_at is not None:
+            rests_s.append(max(held_s, retry_at - time.time()))
+        return min((each for each in rests_s if each is not None), default=None)
+
     def settle(self, ready: Collection[Any], now: datetime, *, restart: bool = True) -> None:
-        """Deal with what the wait brought: results, dead workers, foreign processes that ended."""
-        outcomes = self.pool.collect(ready)
+        """Deal with what the wait brought: results, dead workers, foreign processes that ended.
+
+        What could not be dealt with, because this raises, is dealt with by the next call.
+        """
+        self._outcomes += self.pool.collect(ready)
         self.store.refresh()
-        for outcome in outcomes:
+        while self._outcomes:
+            outcome = self._outcomes[0]
             if isinstance(outcome, Finished):
                 self._finished(outcome)
             else:
                 self._bury(outcome, now)
+            self._outcomes.popleft()
         for pidfd in [fd for fd in ready if fd in self._watched]:
-            process = self._watched.pop(pidfd)
-            os.close(pidfd)
-            self._lose(process, f"process {process.pid} ended without a word", now)
+            self._lose(self._watched[pidfd], now)
+            self._unwatch(pidfd)
         self._watch_new(now)
-        self._record_late()
-        if outcomes and restart:
+        self._record_owed()
+        if restart:
             self.start_workers()
 
-    def run_until(self, is_done: Callable[[], bool]) -> None:
+    def run_until(
+        self, is_done: Callable[[], bool], on_handed: Callable[[list[RunRequest]], object] = lambda _: None
+    ) -> None:
         """Dispatch and settle until `is_done()`; for callers without a loop of their own."""
-        self.start_workers()
-        while True:
-            now = datetime.now(UTC)
-            self.store.refresh()
-            if is_done():
-                return
-            self.dispatch(now)
-            self.settle(connection.wait(self.waitables(), _WAIT_S), now)
+        self.store.refresh()
+        while not is_done():
+            self.start_workers()
+            on_handed(self.dispatch(datetime.now(UTC)))
+            wake_s = self.wake_s()
+            ready = connection.wait(self.waitables(), _WAIT_S if wake_s is None else min(wake_s, _WAIT_S))
+            self.settle(ready, datetime.now(UTC))
 
     def kill(self) -> None:
         """Kill the workers that are left, and all that their tasks left; their runs are closed as cancelled."""
         self.pool.kill()
-        deadline = time.monotonic() + _KILLED_WITHIN_S
+        self._await_workers(_KILLED_WITHIN_S)
+
+    def close(self) -> None:
+        """End the workers and close the log; tasks that still run get TERM, their grace, and KILL."""
+        try:
+            self.pool.retire()
+            if self.pool.busy():
+                self.pool.terminate()
+            self._await_workers(_KILLED_WITHIN_S + self._settings.task_grace_s)
+        finally:
+            self.kill()
+            for pidfd in list(self._watched):
+                self._unwatch(pidfd)
+            self.store.close()
+
+    def _await_workers(self, timeout_s: float) -> None:
+        deadline = time.monotonic() + timeout_s
         while not self.pool.is_empty() and time.monotonic() < deadline:
             self.settle(connection.wait(self.pool.waitables(), _WAIT_S), datetime.now(UTC), restart=False)
 
-    def close(self) -> None:
-        """End the workers, at once where one still has a run, and close the log."""
-        self.pool.retire()
-        deadline = time.monotonic() + _KILLED_WITHIN_S
-        while not self.pool.is_empty() and not self.pool.busy() and time.monotonic() < deadline:
-            self.settle(connection.wait(self.pool.waitables(), _WAIT_S), datetime.now(UTC), restart=False)
-        self.kill()
-        self.store.close()
-
     def _follow(self, event: Event) -> None:
         """Keep the queue in step with the log, and note the foreign processes that have runs."""
-        run_id = str(event.get("run_id"))
-        if self._only is not None and run_id not in self._only:
+        name, run_id = event.get("event"), str(event.get("run_id"))
+        if self._only is not None and (run_id not in self._only or name in _ASKING):
             return
-        if event.get("event") not in _ASKING or self._only is None:
-            self.queue.apply(event)
         run = self.store.history.runs.get(run_id)
+        if name in _ASKING:
+            if run is not None and run.status == "queued" and self._is_fit(event):
+                self.queue.apply(event)
+            return
+        self.queue.apply(event)
         if run is None:
             return
-        if event["event"] == "run_finished" and event.get("next_attempt"):
-            self.queue.put_later(run.next_request(), event.get("retry_at"))
-        elif event["event"] == "run_started" and run.process and run.process.pid not in self.pool.pids():
+        if name == "run_finished" and event.get("next_attempt"):
+            self.queue.put_later(run.next_request(), run.retry_at)
+        elif name == "run_started" and run.process and run.process.pid not in self.pool.pids():
             self._to_watch.append(run.process)
 
-    def _watch_new(self, now: datetime) -> None:
-        """Watch foreign processes that have runs; one that is gone already loses them."""
-        while self._to_watch:
-            process = self._to_watch.pop()
-            if process in self._watched.values():
-                continue
+    def _is_fit(self, request: RunRequest) -> bool:
+        """Say whether a request can be handed out; one that was written by another hand might not."""
+        fits = is_id(request.get("run_id"))
+        if not fits:
+            logger.error("run %.200r is left alone: %s", request.get("run_id"), ID_RULE)
+        return fits
+
+    def _next_waiting(self) -> RunRequest | None:
+        """Take the next request of the queue that nobody else has taken meanwhile."""
+        while True:
             try:
-                pidfd = os.pidfd_open(process.pid)
-            except OSError:
-                pidfd = -1
-            if pidfd >= 0 and is_alive(process):
-                self._watched[pidfd] = process
-                continue
-            if pidfd >= 0:
-                os.close(pidfd)
-            self._lose(process, f"process {process.pid} ended without a word", now)
-
-    def _finished(self, outcome: Finished) -> None:
-        if outcome.result.unrecorded:
-            self._unrecorded.append(outcome.result.unrecorded)
-        elif outcome.result.status == "unclaimed" and self._is_waiting(outcome.request):
-            logger.error("run %s waits on: %s", outcome.result.run_id, outcome.result.reason)
-            self.queue.put_back(outcome.request)
-
-    def _bury(self, outcome: Died, now: datetime) -> None:
-        """A worker is gone: an unstarted request waits again, a started one is closed as crashed."""
-        text = exit_text(outcome.process.pid, outcome.exit_code)
-        if not outcome.expected:
-            logger.warning("%s", text)
-            run_id = outcome.request["run_id"] if outcome.request else None
-            self._try_append({"event": "worker_exited", "worker_pid": outcome.process.pid, "reason": text, "run_id": run_id})
-        self._lose(outcome.process, text, now, "cancelled" if outcome.expected else "crashed")
-        if outcome.request and self._is_waiting(outcome.request):
-            self.queue.put_back(outcome.request)
+                request = self.queue.get_nowait()
+            except queue.Empty:
+                return None
+            if self._is_waiting(request):
+                return request
 
     def _is_waiting(self, request: RunRequest) -> bool:
         return self.store.history.is_waiting(str(request["run_id"]), int(request.get("attempt") or 1))
 
-    def _lose(self, process: Identity, reason: str, now: datetime, status: str = "crashed") -> None:
+    def _watch_new(self, now: datetime) -> None:
+        """Watch foreign processes that have runs; one that is gone already loses them."""
+        while self._to_watch:
+            process = self._to_watch[-1]
+            if process not in self._watched.values():
+                try:
+                    pidfd = os.pidfd_open(process.pid)
+                except OSError:
+                    if is_alive(process):
+                        raise
+                    self._lose(process, now)
+                else:
+                    self._watched[pidfd] = process
+                    if not is_alive(process):
+                        self._lose(process, now)
+                        self._unwatch(pidfd)
+            self._to_watch.pop()
+
+    def _unwatch(self, pidfd: int) -> None:
+        del self._watched[pidfd]
+        os.close(pidfd)
+
+    def _finished(self, outcome: Finished) -> None:
+        result = outcome.result
+        if result.unrecorded:
+            self._owed.append(result.unrecorded)
+            self._hold()
+        elif result.status == "unclaimed" and self._is_waiting(outcome.request):
+            logger.error("run %s waits: %s", result.run_id, result.reason)
+            self.queue.put_back(outcome.request)
+            self._hold()
+
+    def _bury(self, outcome: Died, now: datetime) -> None:
+        """A worker is gone: an unstarted request waits again, a started one is closed as crashed."""
+        process, request = outcome.process, outcome.request
+        text = exit_text(process.pid, outcome.exit_code)
+        if self._adopts:
+            self._sweep_children()
+        if outcome.expected:
+            self._lose(process, now, f"cancelled: {text}", "cancelled")
+        else:
+            logger.warning("%s", text)
+            place = len(self._owed)
+            self._lose(process, now, text)
+            run_id = request["run_id"] if request else None
+            exited = {"event": "worker_exited", "worker_pid": process.pid, "reason": text, "run_id": run_id}
+            self._owed.insert(place, exited)
+        if request and self._is_waiting(request):
+            self.queue.put_back(request)
+
+    def _sweep_children(self) -> None:
+        family = self.pool.family()
+        if family is not None:
+            sweep(children_but=family)
+            reap_orphans(family)
+
+    def _lose(self, process: Identity, now: datetime, reason: str = "", status: str = "crashed") -> None:
         """Close the runs that this process had."""
         self.store.refresh()
         runs = self.store.history.runs.values()
-        self._close([run for run in runs if run.status == "running" and run.process == process], reason, now, status)
+        lost = [run for run in runs if run.status == "running" and run.process == process]
+        self._close(lost, reason or f"process {process.pid} ended without a word", now, status)
 
     def _close(self, lost: list[Run], reason: str, now: datetime, status: str = "crashed") -> None:
-        """Kill what is left of these runs, then put their end on record: a state changes only after the tree is gone."""
-        late = {event["run_id"] for event in self._unrecorded}
-        lost = [run for run in lost if run.run_id not in late]
-        if not lost:
-            return
-        sweep_runs(self.store.log.path, lost)
-        self._unrecorded += [lost_finish(run, status, reason, now) for run in lost]
-        self._record_late()
+        """Kill what is left of these runs, then owe the log their end: a state changes only after the tree is gone."""
+        known = {event.get("run_id") for event in self._owed if event["event"] == "run_finished"}
+        lost = [run for run in lost if run.run_id not in known]
+        if lost:
+            sweep_runs(self.store.log.path, Path(self._settings.events_path), lost)
+            self._owed += [lost_finish(run, status, reason, now) for run in lost]
 
-    def _record_late(self) -> None:
-        """Append the ends that are not on record yet; those that the log will not take are kept for the next time."""
-        if not self._unrecorded:
+    def _record_owed(self) -> None:
+        """Append what is owed to the log; what it will not take is kept for the next time."""
+        if not self._owed or self._is_held():
             return
 
-        def still_open(history: History) -> list[Event]:
-            return [event for event in self._unrecorded if history.is_running(event["run_id"], event["attempt"])]
+        def still_due(history: History) -> list[Event]:
+            return [
+                event
+                for event in self._owed
+                if event["event"] != "run_finished" or history.is_running(event["run_id"], event["attempt"])
+            ]
 
         try:
-            self.store.commit(still_open)
+            self.store.commit(still_due)
         except (LogUnwritable, LockTimeout) as error:
-            logger.error("%d run(s) have no end on record yet: %s", len(self._unrecorded), error)  # noqa: TRY400
+            logger.error("%d event(s) wait: %s", len(self._owed), error)  # noqa: TRY400
+            self._hold()
         else:
-            self._unrecorded.clear()
+            self._owed.clear()
 
-    def _try_append(self, event: Event) -> None:
-        try:
-            self.store.commit(lambda _: [event])
-        except (LogUnwritable, LockTimeout) as error:
-            logger.error("%s", error)  # noqa: TRY400
+    def _hold(self) -> None:
+        """Let a log that takes nothing rest: trying at once again would only spin."""
+        self._held_until = time.monotonic() + _AGAIN_S
 
-
-class _Queue(Protocol):
-    """What `drain_queue` needs of a queue."""
-
-    def get(self, block: bool = True, timeout: float | None = None) -> Any:  # noqa: FBT001, FBT002 - the standard's
-        """Take an item, or raise queue.Empty."""
-
-    def qsize(self) -> int:
-        """Return about how many items there are."""
-
-
-def drain_queue(run_queue: _Queue, max_parallel: int = 3) -> list[dict[str, Any]]:
-    """Execute every RunRequest of the queue on worker processes; return one mapping a run, in the queue's order.
-
-    A mapping holds `run_id`, `schedule_id`, `minute`, `attempt`, `status`, `reason`, `duration_s`. The state log is
-    STATE_STORE_PATH. A request that the log does not have is recorded first. Attempts that the request allows are
-    made before this returns. Raises InvalidRequest for a request without a DAG; then nothing was run.
-    """
-    requests = [_complete(request) for request in _take_all(run_queue)]
-    if not requests:
-        return []
-    settings = read_settings(os.environ)
-    dispatcher = Dispatcher(settings, min(max_parallel, len(requests)))
-    ends: dict[str, Event] = {}
-
-    def note(event: Event) -> None:
-        if event.get("event") == "run_finished" and not event.get("next_attempt"):
-            ends[str(event.get("run_id"))] = event
-
-    try:
-        dispatcher.store.refresh()
-        waiting = _admit(dispatcher.store, requests)
-        dispatcher.store.follow(note)
-        dispatcher.take(waiting)
-        dispatcher.run_until(lambda: all(request["run_id"] in ends for request in waiting))
-    finally:
-        dispatcher.close()
-    return [_outcome(request, ends.get(request["run_id"])) for request in requests]
-
-
-def _take_all(run_queue: _Queue) -> Iterable[Any]:
-    # An mp.Queue counts an item before its feeder thread has written it: wait for what was counted.
-    while run_queue.qsize() > 0:
-        try:
-            yield run_queue.get(timeout=5)
-        except queue.Empty:
-            return
-
-
-def _complete(request: Any) -> RunRequest:
-    if not isinstance(request, dict) or not request.get("dag"):
-        raise InvalidRequest(request, "it names no `dag`")
-    if request.get("run_id"):
-        return request
-    name = str(request.get("schedule_id") or "run")
-    return {**request, "run_id": RunInfo.manual(name, datetime.now(UTC)).run_id}
-
-
-def _admit(store: StateStore, requests: list[RunRequest]) -> list[RunRequest]:
-    """Record the requests that the log does not have; return those that are waiting to run."""
-
-    def unknown(history: History) -> list[Event]:
-        return [
-            {"attempt": 1, **request, "event": "schedule_enqueued"}
-            for request in requests
-            if "seq" not in request and request["run_id"] not in history.runs
-        ]
-
-    store.commit(unknown)
-    runs = store.history.runs
-    return [request for request in requests if request["run_id"] in runs]
-
-
-def _outcome(request: RunRequest, end: Event | None) -> dict[str, Any]:
-    facts = end or {"status": "refused", "reason": "it has run already", "attempt": request.get("attempt")}
-    return {
-        "run_id": request["run_id"],
-        "schedule_id": request.get("schedule_id"),
-        "minute": request.get("minute"),
-        "attempt": facts.get("attempt"),
-        "status": facts["status"],
-        "reason": facts.get("reason"),
-        "duration_s": facts.get("duration_s"),
-    }
+    def _is_held(self) -> bool:
+        return time.monotonic() < self._held_until

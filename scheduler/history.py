@@ -6,71 +6,91 @@ the log. Unknown events are passed over: a log may be older or newer than this c
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from functools import lru_cache
+from typing import Any, TypeVar
 
 import msgspec
 
 from workers.events import Event
 from workers.process import Identity
 
-__all__ = ["History", "Run", "ScheduleState", "epoch"]
+from .verdicts import KEPT, Range, ScheduleState
 
-_SCHEDULES_A_LINE = 200
+__all__ = ["History", "Run", "ScheduleState", "epoch", "in_lines"]
+
+# In UTF-8; a line of the log is ASCII, where a character takes up to three times as much, and holds 64 KiB.
+_LINE_BYTES = 16 * 1024
+_POINTS_A_LINE = 1000
+_MOST_FAULTS = 200
+
+T = TypeVar("T")
 
 
+@lru_cache(1024)
 def epoch(moment: str) -> int:
-    """Return an ISO 8601 time of the log as whole seconds since the Unix epoch."""
-    return int(datetime.fromisoformat(moment).timestamp())
+    """Return an ISO 8601 time of the log as whole seconds since the Unix epoch. Raises ValueError."""
+    time = datetime.fromisoformat(moment)
+    seconds = int(time.timestamp())
+    if time.tzinfo is None or seconds <= 0:
+        raise ValueError(moment)
+    return seconds
+
+
+def in_lines(items: Iterable[T]) -> Iterator[list[T]]:
+    """Yield JSON-able items in lists that fit in a line of the log."""
+    line: list[T] = []
+    room = _LINE_BYTES
+    for item in items:
+        size = _size(item) + 1
+        if line and size > room:
+            yield line
+            line, room = [], _LINE_BYTES
+        line.append(item)
+        room -= size
+    if line:
+        yield line
+
+
+def _size(item: Any) -> int:
+    try:
+        return len(msgspec.json.encode(item))
+    except UnicodeEncodeError:  # a path that is no UTF-8 holds lone surrogates
+        return len(json.dumps(item))
 
 
 class Run(msgspec.Struct):
-    """An open run: waiting (`queued`) or on a worker (`running`), in its present attempt."""
+    """An open run: waiting (`queued`) or on a worker (`running`), in its present attempt.
 
+    `start` is the `run_started` of that attempt, once there is one.
+    """
+
+    run_id: str
+    schedule_id: str
     request: Event
     attempt: int = 1
     status: str = "queued"
-    process: Identity | None = None
-    started_at: str | None = None
+    start: Event | None = None
     retry_at: str | None = None
 
     @property
-    def run_id(self) -> str:
-        """The run's id."""
-        return str(self.request["run_id"])
+    def process(self) -> Identity | None:
+        """The worker process that has it."""
+        start = self.start
+        if start is None:
+            return None
+        return Identity(str(start.get("boot_id")), start["pid"], start.get("starttime") or 0)
 
     @property
-    def schedule_id(self) -> str:
-        """The schedule that asked for it."""
-        return str(self.request.get("schedule_id") or "")
+    def started_at(self) -> str | None:
+        """When the attempt started, ISO 8601."""
+        return None if self.start is None else str(self.start["timestamp"])
 
     def next_request(self) -> Event:
         """Return the request for the present attempt."""
         return {**self.request, "attempt": self.attempt}
-
-
-class ScheduleState(msgspec.Struct):
-    """What has been judged of one schedule; times are whole seconds since the epoch.
-
-    Every fire time up to `watermark` has its verdict. Of those behind `floor` the verdicts are remembered one by one,
-    which tells them apart when the clock steps back.
-    """
-
-    watermark: int
-    floor: int
-    judged: set[int] = msgspec.field(default_factory=set)
-    missed: list[tuple[int, int]] = msgspec.field(default_factory=list)
-    spec: dict[str, Any] = msgspec.field(default_factory=dict)
-
-    def is_judged(self, fire_time: int) -> bool:
-        """Say whether this fire time has its verdict."""
-        if fire_time <= self.floor or fire_time in self.judged:
-            return True
-        place = bisect_right(self.missed, (fire_time, fire_time)) - 1
-        near = self.missed[max(0, place) : place + 2]
-        return any(first <= fire_time <= last for first, last in near)
 
 
 class History:
@@ -90,12 +110,12 @@ class History:
     def apply(self, event: Event) -> None:
         """Fold one event in; one whose fields cannot be used is counted in `unusable`."""
         self.events_since_checkpoint += 1
-        step = _STEPS.get(event.get("event", ""))
-        if step is not None:
-            try:
+        try:
+            step = _STEPS.get(event["event"])
+            if step is not None:
                 step(self, event)
-            except (KeyError, TypeError, ValueError, AttributeError):
-                self.unusable += 1
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError):
+            self.unusable += 1
 
     def open_runs(self, schedule_id: str) -> list[Run]:
         """Return the schedule's open runs, oldest first."""
@@ -106,10 +126,24 @@ class History:
         state = self.schedules.get(schedule_id)
         return state is not None and state.is_judged(int(fire_time.timestamp()))
 
-    def watermark(self, schedule_id: str) -> datetime | None:
-        """Return the time up to which the schedule has been judged; None when it was never seen."""
+    def without_verdict(self, schedule_id: str, fires: Sequence[datetime]) -> Sequence[datetime]:
+        """Return those of the fire times (ascending, in UTC) that have no verdict yet."""
         state = self.schedules.get(schedule_id)
-        return datetime.fromtimestamp(state.watermark, UTC) if state else None
+        if state is None or not fires or int(fires[0].timestamp()) > state.latest:
+            return fires
+        return [fire for fire in fires if not state.is_judged(int(fire.timestamp()))]
+
+    def judged_until(self, schedule_id: str, now: datetime) -> datetime | None:
+        """Return the time up to which the schedule has been judged.
+
+        None when it was never seen, and when nothing but later times was judged: the clock was set back.
+        """
+        state = self.schedules.get(schedule_id)
+        if state is None:
+            return None
+        # Where the clock is past all it has seen, what it did when it was set back is no longer of interest.
+        until = state.latest if state.latest <= now.timestamp() else state.watermark
+        return datetime.fromtimestamp(until, UTC) if until <= now.timestamp() else None
 
     def is_waiting(self, run_id: str, attempt: int) -> bool:
         """Say whether this attempt of the run is queued: asked for and not started."""
@@ -125,76 +159,90 @@ class History:
         """Yield the events from which `apply` rebuilds this state: they open a new segment."""
         if self.supervisor:
             yield {"event": "checkpoint", "supervisor": self.supervisor}
+        for fault in self.faults:
+            yield {"event": "checkpoint", "fault": fault}
         for run in self.runs.values():
-            yield {"event": "checkpoint", "run": msgspec.to_builtins(run)}
-        rows = [
-            [name, state.watermark, state.watermark, sorted(t for t in state.judged if t > state.watermark), state.spec]
-            for name, state in self.schedules.items()
-        ]
-        for start in range(0, len(rows), _SCHEDULES_A_LINE):
-            yield {"event": "checkpoint", "schedules": rows[start : start + _SCHEDULES_A_LINE]}
+            yield from _run_lines(run)
+        states = {name: state.settle() for name, state in self.schedules.items()}
+        for rows in in_lines(map(_row, states.items())):
+            yield {"event": "checkpoint", "schedules": rows}
+        for name, state in states.items():
+            for kind, times in (("judged", sorted(state.judged)[KEPT:]), ("others", sorted(state.others))):
+                for start in range(0, len(times), _POINTS_A_LINE):
+                    yield {"event": "checkpoint", kind: [name, times[start : start + _POINTS_A_LINE]]}
 
     # -> queued
     def _enqueued(self, event: Event) -> None:
-        self._judge(event)
-        self._open_run(Run(event, attempt=int(event.get("attempt") or 1)))
+        run_id, schedule_id = event["run_id"], event.get("schedule_id") or ""
+        if run_id in self.runs:
+            return
+        attempt = event.get("attempt") or 1
+        if not type(run_id) is type(schedule_id) is str or type(attempt) is not int:
+            raise TypeError
+        if schedule_id and event.get("minute"):
+            self._judge(event)
+        self._open_run(Run(run_id, schedule_id, event, attempt))
 
     # queued -> running
     def _started(self, event: Event) -> None:
-        run = self.runs.get(event["run_id"])
+        run_id, schedule_id, attempt = event["run_id"], event.get("schedule_id") or "", event.get("attempt") or 1
+        if not type(run_id) is type(schedule_id) is type(event["timestamp"]) is str:
+            raise TypeError
+        if not type(attempt) is type(event["pid"]) is type(event.get("starttime") or 0) is int:
+            raise TypeError
+        run = self.runs.get(run_id)
         if run is None:
-            run = Run({name: event.get(name) for name in ("run_id", "schedule_id", "minute", "attempt")})
+            request = {name: event.get(name) for name in ("run_id", "schedule_id", "minute", "attempt")}
+            run = Run(run_id, schedule_id, request)
             self._open_run(run)
-        run.status = "running"
-        run.attempt = int(event.get("attempt") or 1)
-        run.started_at = event["timestamp"]
-        run.process = Identity(str(event.get("boot_id")), int(event["pid"]), int(event.get("starttime") or 0))
+        run.status, run.attempt, run.start = "running", attempt, event
 
     # running -> finished, or running -> queued for the next attempt
     def _finished(self, event: Event) -> None:
         run = self.runs.get(event["run_id"])
-        if run is None:
+        if run is None or event.get("attempt", run.attempt) != run.attempt:
             return
         if event.get("next_attempt"):
-            run.status, run.attempt, run.process = "queued", int(event["next_attempt"]), None
-            run.retry_at = event.get("retry_at")
+            attempt, retry_at = int(event["next_attempt"]), event.get("retry_at")
+            if retry_at is not None:
+                epoch(retry_at)
+            run.status, run.attempt, run.retry_at, run.start = "queued", attempt, retry_at, None
             return
         del self.runs[run.run_id]
-        self._open[run.schedule_id].pop(run.run_id, None)
-        if not self._open[run.schedule_id]:
+        of_schedule = self._open[run.schedule_id]
+        del of_schedule[run.run_id]
+        if not of_schedule:
             del self._open[run.schedule_id]
 
     def _open_run(self, run: Run) -> None:
+        if run.schedule_id in self._open:
+            self._open[run.schedule_id][run.run_id] = None
+        else:
+            self._open[run.schedule_id] = {run.run_id: None}
         self.runs[run.run_id] = run
-        self._open.setdefault(run.schedule_id, {})[run.run_id] = None
 
     def _judge(self, event: Event) -> None:
-        if event.get("schedule_id") and event.get("minute"):
-            fire_time = epoch(event["minute"])
-            state = self._state(event["schedule_id"], fire_time - 1)
-            state.judged.add(fire_time)
-            state.watermark = max(state.watermark, fire_time)
+        fire_time = epoch(event["minute"])
+        self._state(event["schedule_id"], fire_time - 1).judge(fire_time)
 
     def _missed(self, event: Event) -> None:
         first, last = epoch(event["from"]), epoch(event["to"])
-        state = self._state(event["schedule_id"], first - 1)
-        state.missed.append((first, last))
-        state.missed.sort()
-        state.watermark = max(state.watermark, last)
+        self._state(event["schedule_id"], first - 1).miss(first, last)
 
     def _state(self, schedule_id: str, before: int) -> ScheduleState:
         state = self.schedules.get(schedule_id)
         if state is None:
-            state = self.schedules[schedule_id] = ScheduleState(watermark=before, floor=min(before, 0))
+            state = self.schedules[schedule_id] = ScheduleState(before, before)
         return state
 
     def _loaded(self, event: Event) -> None:
-        """A schedule that is new or edited starts at `since`; what was judged stays judged."""
-        since = epoch(event["since"])
-        for schedule_id, spec in event["specs"].items():
+        """A schedule that is new or fires at other times starts at `since`; what was judged stays judged."""
+        since = epoch(event["since"]) if event.get("since") else 0
+        specs = msgspec.convert(event["specs"], dict[str, dict[str, Any]])
+        for schedule_id, spec in specs.items():
             state = self._state(schedule_id, since)
             state.spec = spec
-            state.watermark = max(state.watermark, since)
+            state.go_on(since)
         for schedule_id in event.get("removed", ()):
             if schedule_id in self.schedules:
                 self.schedules[schedule_id].spec = {}
@@ -203,19 +251,16 @@ class History:
     def _invalid(self, event: Event) -> None:
         if self.faults and self.faults[0].get("load") != event.get("load"):
             self.faults = []
-        self.faults.append(event)
+        if len(self.faults) < _MOST_FAULTS:
+            self.faults.append(event)
 
     def _clock_jumped(self, event: Event) -> None:
-        """After a step back every schedule goes on from the new time.
-
-        What was enqueued or skipped stays judged; what only a wrong clock had called missed may still come.
-        """
-        since = epoch(event["to"]) - 1
+        since = epoch(event["to"]) // 60 * 60 - 1
         for state in self.schedules.values():
-            state.watermark = min(state.watermark, since)
-            state.missed = [(first, min(last, since)) for first, last in state.missed if first <= since]
+            state.set_back(since)
 
     def _supervisor_started(self, event: Event) -> None:
+        int(event["pid"]), epoch(event["timestamp"])
         self.supervisor = event
 
     def _supervisor_stopped(self, event: Event) -> None:
@@ -227,12 +272,46 @@ class History:
 
     def _checkpoint(self, event: Event) -> None:
         self.events_since_checkpoint -= 1
-        if event.get("run"):
+        if "run" in event:
             self._open_run(msgspec.convert(event["run"], Run))
-        if event.get("supervisor"):
+        elif "request" in event:
+            run_id, part = event["request"]
+            self.runs[run_id].request.update(part)
+        elif "supervisor" in event:
             self.supervisor = event["supervisor"]
-        for name, watermark, floor, judged, spec in event.get("schedules", ()):
-            self.schedules[name] = ScheduleState(watermark, floor, set(judged), [], spec)
+        elif "fault" in event:
+            self.faults.append(event["fault"])
+        for row in event.get("schedules", ()):
+            name, state = _state_of(row)
+            self.schedules[name] = state
+        for kind in ("judged", "others"):
+            if kind in event:
+                name, times = event[kind]
+                getattr(self.schedules[name], kind).update(times)
+
+
+def _run_lines(run: Run) -> Iterator[Event]:
+    """Yield one event for a run, or more where its request nearly fills a line already."""
+    whole = {"event": "checkpoint", "run": msgspec.to_builtins(run)}
+    if _size(whole) <= _LINE_BYTES:
+        yield whole
+        return
+    start = msgspec.structs.replace(run, request={name: run.request.get(name) for name in ("run_id", "schedule_id")})
+    yield {"event": "checkpoint", "run": msgspec.to_builtins(start)}
+    for name, value in run.request.items():
+        yield {"event": "checkpoint", "request": [run.run_id, {name: value}]}
+
+
+def _row(item: tuple[str, ScheduleState]) -> list[Any]:
+    name, state = item
+    newest = sorted(state.judged)[:KEPT]
+    return [name, state.watermark, state.latest, newest, state.missed, state.settled, state.spec]
+
+
+def _state_of(row: list[Any]) -> tuple[str, ScheduleState]:
+    name, watermark, latest, judged, missed, settled, spec = row
+    done = [msgspec.convert(each, list[Range]) for each in (missed, settled)]
+    return name, ScheduleState(watermark, latest, set(judged), set(), done[0], done[1], spec)
 
 
 _STEPS: dict[str, Callable[[History, Event], None]] = {

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import signal
 import time
-from collections.abc import Callable
-from datetime import datetime
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
+from types import FrameType
 from typing import NamedTuple
 
 from workers.events import Event
+from workers.lock import Lock
 from workers.settings import Settings
 
 from .dispatch import Dispatcher
@@ -23,7 +27,7 @@ _POLL_S = 0.05
 
 
 class Ticked(NamedTuple):
-    """What one tick did: the configuration, the verdicts recorded, and the ends of the runs it waited for."""
+    """What one tick did: the configuration, the verdicts recorded, and the ends of its runs."""
 
     configuration: Configuration
     verdicts: list[Event]
@@ -48,47 +52,70 @@ def tick(
     """Tick once. With `run`, wait until its runs have ended; those that an earlier service left waiting run too.
 
     Only the leader of a log hands out runs. While another process leads, this one waits for it to do so, and takes
-    over when it ends. The callbacks are told of each step as it is done. Raises NoSchedules, LogUnwritable, LockTimeout.
+    over when it ends. The callbacks are told of each step as it is done. SIGTERM raises KeyboardInterrupt, as SIGINT
+    does; what runs is cancelled then. Raises NoSchedules, LogUnwritable, LockTimeout.
     """
     configuration = read_configuration(directory)
     on_loaded(configuration)
     dispatcher = Dispatcher(settings, settings.max_parallel)
     lock = leader_lock(settings)
-    ends: dict[str, Event] = {}
-
-    def note(event: Event) -> None:
-        if event.get("event") == "run_finished" and not event.get("next_attempt"):
-            ends[str(event["run_id"])] = event
-            on_end(event)
-
     try:
-        store = dispatcher.store
-        leads = run and lock.try_acquire()
-        if leads:
-            dispatcher.recover(now)
-        else:
+        with _interrupted_by_sigterm():
+            leads = run and _lead(lock, dispatcher)
+            store = dispatcher.store
             store.refresh()
-        store.follow(note)
-        record_configuration(store, configuration, now)
-        verdicts = Ticker(store, configuration.schedules, now).tick(now)
-        ticked = Ticked(configuration, verdicts, [])
-        on_enqueued(ticked.requests)
-        if not run:
+            record_configuration(store, configuration, now)
+            ticked = Ticked(configuration, Ticker(store, configuration.schedules, now).tick(now), [])
+            on_enqueued(ticked.requests)
+            if run:
+                _see_to_the_end(ticked, dispatcher, lock, leads=leads, on_end=on_end)
             return ticked
-        while not leads and _is_open(dispatcher, ticked):
-            leads = lock.try_acquire()
-            if leads:
-                dispatcher.recover(now)
-                break
-            time.sleep(_POLL_S)
-            store.refresh()
-        if leads:
-            dispatcher.run_until(lambda: not store.history.runs)
-        return ticked._replace(ends=list(ends.values()))
     finally:
         dispatcher.close()
         lock.close()
 
 
-def _is_open(dispatcher: Dispatcher, ticked: Ticked) -> bool:
-    return any(request["run_id"] in dispatcher.store.history.runs for request in ticked.requests)
+def _lead(lock: Lock, dispatcher: Dispatcher) -> bool:
+    if not lock.try_acquire():
+        return False
+    # Not at the moment that is judged: what is closed or tried again here belongs to the present.
+    dispatcher.recover(datetime.now(UTC))
+    return True
+
+
+def _see_to_the_end(
+    ticked: Ticked, dispatcher: Dispatcher, lock: Lock, *, leads: bool, on_end: Callable[[Event], None]
+) -> None:
+    """Wait until the tick's runs, and all that this process executes, have ended; put their ends in `ticked.ends`."""
+    ours = {str(request["run_id"]) for request in ticked.requests}
+    runs = dispatcher.store.history.runs
+
+    def note(event: Event) -> None:
+        if event.get("event") == "run_finished" and not event.get("next_attempt") and event.get("run_id") in ours:
+            ticked.ends.append(event)
+            on_end(event)
+
+    def is_done() -> bool:
+        # What another process has begun is for that one to end.
+        return not any(run.status == "queued" or run.run_id in ours for run in runs.values())
+
+    dispatcher.store.follow(note)
+    while not leads and any(run_id in runs for run_id in ours):
+        leads = _lead(lock, dispatcher)
+        if not leads:
+            time.sleep(_POLL_S)
+            dispatcher.store.refresh()
+    if leads:
+        dispatcher.run_until(is_done, lambda handed: ours.update(str(request["run_id"]) for request in handed))
+
+
+@contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    def on_term(_signum: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, on_term)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
-from datetime import datetime
-from itertools import islice
+from datetime import UTC, datetime
 from pathlib import Path
-from zoneinfo import ZoneInfo
+from typing import Any
 
+import msgspec
+
+from workers.errors import Fault
 from workers.events import Event, iso, utc_timestamp
 
-from .cron import parse_cron
-from .history import History, ScheduleState
-from .schedules import Configuration, Schedule, Signature, read_configuration, signature
+from .cron import InvalidCron
+from .dag_files import Signature
+from .history import History, in_lines
+from .schedules import Configuration, NoSchedules, Schedule, read_configuration, signature
 from .state_store import StateStore
-from .ticker import first_since
+from .ticker import ON_TIME, first_since, missed_between
 
 __all__ = ["ConfigurationWatch", "loaded_events", "record_configuration", "record_faults"]
 
-_SPECS_A_LINE = 200
+logger = logging.getLogger(__name__)
+
+_TIMING = ("cron", "timezone", "enabled")
+_MOST_FAULTS = 100
+_LONGEST = 2000
 
 
 class ConfigurationWatch:
@@ -30,8 +38,7 @@ class ConfigurationWatch:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.current = read_configuration(directory)
-        self._refused: Signature | None = None
+        self.current = self._read = read_configuration(directory)
         self._seen: Signature | None = None
 
     def is_settling(self) -> bool:
@@ -39,76 +46,113 @@ class ConfigurationWatch:
         return self._seen is not None
 
     def poll(self) -> Configuration | None:
-        """Scan; return a configuration that is to be taken or, when it has `faults`, to be refused; else None."""
-        now = signature(self.current)
-        if now == (self._refused or self.current.signature):
+        """Scan; return a configuration that is to be taken or, when it has `faults`, to be refused; else None.
+
+        One that was refused is not told again until a file of it has changed.
+        """
+        now = signature(self._read)
+        if now == self._read.signature:
             self._seen = None
             return None
         if now != self._seen:
             self._seen = now
             return None
         self._seen = None
-        fresh = read_configuration(self.directory)
-        if fresh.faults:
-            # The old one stays, but its signature must cover the files that the new one names.
-            self._refused = signature(self.current)
-            return fresh
-        self._refused = None
-        self.current = fresh
-        return fresh
+        self._read = self._read_again(now)
+        if not self._read.faults:
+            self.current = self._read
+        return self._read
+
+    def _read_again(self, now: Signature) -> Configuration:
+        try:
+            return read_configuration(self.directory)
+        except NoSchedules as error:
+            place, reason = error.args
+            return msgspec.structs.replace(self._read, faults=[Fault(place, 0, 0, reason)], signature=now)
 
 
 def record_configuration(store: StateStore, configuration: Configuration, now: datetime) -> None:
-    """Record what is new, edited or gone against the log, and the faults. Nothing is recorded when nothing changed."""
-    store.commit(lambda history: list(loaded_events(history, configuration.schedules, now)))
+    """Record what is new, edited or gone against the log, and the faults. Nothing is recorded when nothing changed.
+
+    While there are faults nothing counts as gone: it may be in a file that cannot be read now.
+    """
+    store.commit(lambda history: list(_set_back(history, now)))
+    is_whole = not configuration.faults
+    store.commit(lambda history: list(loaded_events(history, configuration.schedules, now, is_whole=is_whole)))
     record_faults(store, configuration)
 
 
 def record_faults(store: StateStore, configuration: Configuration) -> None:
     """Record the faults of a configuration, one event each, as one load."""
     load = utc_timestamp()
+    faults = configuration.faults[:_MOST_FAULTS]
+    if len(configuration.faults) > _MOST_FAULTS:
+        faults.append(
+            Fault(configuration.directory, 0, 0, f"has {len(configuration.faults)} faults; these are the first")
+        )
     events = [
-        {"event": "schedule_invalid", "file": f.path, "line": f.line, "col": f.col, "reason": f.message, "load": load}
-        for f in configuration.faults
+        {
+            "event": "schedule_invalid",
+            "file": f.path,
+            "line": f.line,
+            "col": f.col,
+            "reason": f.message[:_LONGEST],
+            "load": load,
+        }
+        for f in faults
     ]
     if events:
         store.commit(lambda _: events)
 
 
-def loaded_events(history: History, schedules: Iterable[Schedule], now: datetime) -> Iterator[Event]:
-    """Yield the events by which `history` comes to these schedules.
+def _set_back(history: History, now: datetime) -> Iterator[Event]:
+    """Yield a `clock_jumped` when the log knows later times than now: the clock was set back while nobody looked."""
+    ahead = max((state.watermark for state in history.schedules.values()), default=0)
+    if ahead > (now + ON_TIME).timestamp():
+        was = datetime.fromtimestamp(ahead, UTC)
+        jump_s = round((now - was).total_seconds(), 3)
+        yield {"event": "clock_jumped", "from": iso(was), "to": iso(now), "jump_s": jump_s}
 
-    A schedule that is new or edited starts at now, so nothing is replayed under an expression that was not in force.
-    The fire times that its old expression still owed, because nobody was there to judge them, are missed.
+
+def loaded_events(
+    history: History, schedules: Iterable[Schedule], now: datetime, *, is_whole: bool = True
+) -> Iterator[Event]:
+    """Yield the events by which `history` comes to these schedules; unless they are the whole, none is gone.
+
+    A schedule that is new, or fires at other times, starts at now, so nothing is replayed under an expression that was
+    not in force. The fire times that its old expression still owed, because nobody was there to judge them, are missed.
     """
     wanted = {schedule.id: schedule.spec for schedule in schedules}
-    known = {name: state for name, state in history.schedules.items() if state.spec}
-    changed = {name: spec for name, spec in wanted.items() if name not in known or known[name].spec != spec}
-    removed = [name for name in known if name not in wanted]
-    for name in [*changed, *removed]:
-        if name in known:
-            yield from _owed(name, known[name], now)
-    since = iso(first_since(now))
-    items = iter(changed.items())
-    while specs := dict(islice(items, _SPECS_A_LINE)):
-        yield {"event": "schedules_loaded", "since": since, "specs": specs}
-    if removed or (history.faults and not changed):
-        yield {"event": "schedules_loaded", "since": since, "specs": {}, "removed": removed}
+    known = {name: state.spec for name, state in history.schedules.items() if state.spec}
+    removed = [name for name in known if name not in wanted] if is_whole else []
+    fresh: dict[str, Any] = {}
+    edited: dict[str, Any] = {}
+    for name, spec in wanted.items():
+        old = known.get(name, {})
+        if any(old.get(key) != spec[key] for key in _TIMING):
+            fresh[name] = spec
+        elif old != spec:
+            edited[name] = spec
+    for name in [*fresh, *removed]:
+        yield from _owed(history, name, known.get(name, {}), now)
+    for specs in in_lines(fresh.items()):
+        yield {"event": "schedules_loaded", "since": iso(first_since(now)), "specs": dict(specs)}
+    for specs in in_lines(edited.items()):
+        yield {"event": "schedules_loaded", "specs": dict(specs)}
+    for names in in_lines(removed):
+        yield {"event": "schedules_loaded", "specs": {}, "removed": names}
+    if history.faults and is_whole and not (fresh or edited or removed):
+        yield {"event": "schedules_loaded", "specs": {}}
 
 
-def _owed(name: str, state: ScheduleState, now: datetime) -> Iterator[Event]:
-    spec = state.spec
-    if not spec.get("enabled"):
+def _owed(history: History, name: str, spec: dict[str, Any], now: datetime) -> Iterator[Event]:
+    """Yield as missed what a schedule with the old `spec` has no verdict on."""
+    since = history.judged_until(name, now)
+    if since is None or not spec.get("enabled"):
         return
-    zone = ZoneInfo(spec["timezone"])
-    since = datetime.fromtimestamp(state.watermark, zone)
-    fires = list(islice(parse_cron(spec["cron"], seed=name).between(since, first_since(now).astimezone(zone)), 100_000))
-    if fires:
-        yield {
-            "event": "schedule_missed",
-            "schedule_id": name,
-            "from": iso(fires[0]),
-            "to": iso(fires[-1]),
-            "count": len(fires),
-            "reason": "down",
-        }
+    old = Schedule(name, str(spec.get("cron")), str(spec.get("dag")), timezone=str(spec.get("timezone")))
+    try:
+        yield from missed_between(old, since, first_since(now), history, "down")
+    except (InvalidCron, OSError, ValueError, KeyError) as error:
+        # Written by another version, or on a machine with other time zones.
+        logger.warning("schedule `%s`: what its old definition still owed is not accounted for: %s", name, error)

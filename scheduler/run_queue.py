@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import heapq
 import queue
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Iterable
 
 from workers.events import Event
@@ -19,39 +19,46 @@ __all__ = ["RunQueue"]
 
 
 class RunQueue:
-    """Waiting RunRequests in the order they were asked for.
+    """Waiting RunRequests in the order they were asked for; a run is in it once, however often it is put.
 
-    A run with `overlap: queue` is held back until the run of its schedule before it has ended; a retry is held back
+    A run with `overlap: queue` is held back until every run of its schedule before it has ended; a retry is held back
     until its time. `apply` follows the log; `get_nowait` hands out, `put_back` returns what could not be started.
     """
 
     def __init__(self) -> None:
         self._ready: OrderedDict[str, RunRequest] = OrderedDict()
-        self._held: dict[str, deque[RunRequest]] = {}
-        self._turn: dict[str, str] = {}
-        self._later: list[tuple[float, str, RunRequest]] = []
+        self._held: dict[str, OrderedDict[str, RunRequest]] = {}
+        self._later: dict[str, RunRequest] = {}
+        self._wakes: list[tuple[float, str]] = []
+        # The runs of a schedule that are ready, held until their time, handed out, or running.
+        self._active: dict[str, set[str]] = {}
 
     def load(self, runs: Iterable[Run]) -> None:
         """Take the open runs of a history: the queued ones wait, the running ones hold their schedule's turn."""
         waiting = []
         for run in runs:
             if run.status == "running":
-                self._take_turn(run.next_request())
+                self._activate(run.request)
             else:
                 waiting.append(run)
-        for run in waiting:
+        # One that waits for its next attempt has had its turn already.
+        for run in sorted(waiting, key=lambda run: run.retry_at is None):
             self.put_later(run.next_request(), run.retry_at)
 
     def put(self, request: RunRequest) -> None:
         """Add a request at the end."""
-        if self._take_turn(request):
-            self._ready[str(request["run_id"])] = request
+        run_id, schedule_id = str(request["run_id"]), str(request.get("schedule_id") or "")
+        before = self._active.get(schedule_id, set()) - {run_id}
+        if request.get("overlap") == "queue" and before:
+            self._held.setdefault(schedule_id, OrderedDict())[run_id] = request
         else:
-            self._held.setdefault(str(request["schedule_id"]), deque()).append(request)
+            self._activate(request)
+            self._ready[run_id] = request
 
     def put_back(self, request: RunRequest) -> None:
         """Return a request that was handed out and not started: it is next again."""
         run_id = str(request["run_id"])
+        self._activate(request)
         self._ready[run_id] = request
         self._ready.move_to_end(run_id, last=False)
 
@@ -71,45 +78,55 @@ class RunQueue:
 
     def next_wake(self) -> float | None:
         """Return the wall-clock time, seconds since the epoch, at which the next held-back retry may start."""
-        return self._later[0][0] if self._later else None
+        while self._wakes and self._wakes[0][1] not in self._later:
+            heapq.heappop(self._wakes)
+        return self._wakes[0][0] if self._wakes else None
 
     def apply(self, event: Event) -> None:
         """Follow one event of the log."""
         name = event.get("event")
         if name in ("schedule_enqueued", "run_requested"):
             self.put(event)
-        elif name == "run_started":
-            self._ready.pop(str(event.get("run_id")), None)
-        elif name == "run_finished":
-            self._finished(event)
+        elif name in ("run_started", "run_finished"):
+            run_id, schedule_id = str(event.get("run_id")), str(event.get("schedule_id") or "")
+            self._ready.pop(run_id, None)
+            self._later.pop(run_id, None)
+            if schedule_id in self._held:
+                self._held[schedule_id].pop(run_id, None)
+            if name == "run_started":
+                self._activate(event)
+            elif not event.get("next_attempt"):
+                self._end(run_id, schedule_id)
 
     def put_later(self, request: RunRequest, retry_at: str | None) -> None:
         """Add a further attempt, held back until `retry_at` (None: at once). It keeps its schedule's turn."""
         if retry_at is None:
             self.put(request)
             return
-        self._take_turn(request)
-        heapq.heappush(self._later, (float(epoch(retry_at)), str(request["run_id"]), request))
+        run_id = str(request["run_id"])
+        self._activate(request)
+        self._later[run_id] = request
+        heapq.heappush(self._wakes, (float(epoch(retry_at)), run_id))
 
     def wake(self, now_s: float) -> None:
         """Let the attempts start whose time (seconds since the epoch) has come."""
-        while self._later and self._later[0][0] <= now_s:
-            self.put(heapq.heappop(self._later)[2])
+        while (wake_s := self.next_wake()) is not None and wake_s <= now_s:
+            _, run_id = heapq.heappop(self._wakes)
+            self._ready[run_id] = self._later.pop(run_id)
 
-    def _finished(self, event: Event) -> None:
-        run_id, schedule_id = str(event.get("run_id")), str(event.get("schedule_id"))
-        self._ready.pop(run_id, None)
-        if not event.get("next_attempt") and self._turn.get(schedule_id) == run_id:
-            del self._turn[schedule_id]
-            held = self._held.get(schedule_id)
-            if held:
-                self.put(held.popleft())
-            if not held:
-                self._held.pop(schedule_id, None)
+    def _activate(self, request: RunRequest | Event) -> None:
+        schedule_id = str(request.get("schedule_id") or "")
+        if schedule_id:
+            self._active.setdefault(schedule_id, set()).add(str(request["run_id"]))
 
-    def _take_turn(self, request: RunRequest) -> bool:
-        """Say whether the request may be ready: it needs no turn, or has its schedule's, or takes a free one."""
-        if request.get("overlap") != "queue":
-            return True
-        run_id = str(request["run_id"])
-        return self._turn.setdefault(str(request["schedule_id"]), run_id) == run_id
+    def _end(self, run_id: str, schedule_id: str) -> None:
+        """Close a run, and give its schedule's turn to the next that was held back for it."""
+        active, held = self._active.get(schedule_id, set()), self._held.get(schedule_id)
+        active.discard(run_id)
+        if active:
+            return
+        self._active.pop(schedule_id, None)
+        if held:
+            self.put(held.popitem(last=False)[1])
+        if not held:
+            self._held.pop(schedule_id, None)

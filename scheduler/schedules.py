@@ -7,39 +7,50 @@ A configuration is all files of one directory. It is taken whole: whoever reload
 from __future__ import annotations
 
 import functools
+import json
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 from zoneinfo import ZoneInfo, available_timezones
 
 import msgspec
 
-from workers.dag import Dag, Retries, check_params, load_dag
+from workers.dag import Retries, load_dag
 from workers.errors import Fault, InvalidFile, TickpoolError, did_you_mean
 from workers.ids import ID_RULE, is_id
 from workers.units import Duration
 from workers.yamlfile import Document, load_yaml
 
 from .cron import Cron, InvalidCron, parse_cron
+from .dag_files import DagFiles, Signature, stamp
 
-__all__ = ["Configuration", "NoSchedules", "Schedule", "load_schedules", "read_configuration", "schedule_from", "signature", "validate"]
+__all__ = [
+    "Configuration",
+    "NoSchedules",
+    "Schedule",
+    "load_schedules",
+    "read_configuration",
+    "schedule_from",
+    "signature",
+    "validate",
+]
 
 logger = logging.getLogger(__name__)
 
 _FILE_BYTES = 32 * 1024 * 1024
-_RESERVED = ("limits.yaml", "calendars.yaml")
-_LATER = {
-    name: ""
-    for name in (
-        "jitter", "priority", "pool", "deadline", "calendar", "notify", "max_queued", "catchup_max", "start_deadline",
-        "blackout", "every", "at", "after", "on_file", "on_deadline", "tags",
-    )
-}  # fmt: skip
+_RESERVED = ("limits.yaml", "limits.yml", "calendars.yaml", "calendars.yml")
+# The request is one line of the log, 64 KiB with all that else is in it.
+_PARAMS_BYTES = 32 * 1024
+# Known words of later versions: refused by name, so that nobody thinks they work.
+# fmt: off
+_LATER = dict.fromkeys((
+    "jitter", "priority", "pool", "deadline", "calendar", "notify", "max_queued", "catchup_max", "start_deadline",
+    "blackout", "every", "at", "after", "on_file", "on_deadline", "tags",
+), "")
+# fmt: on
 _INTERNAL = ("project", "file", "line")
-
-Signature = tuple[tuple[str, int, int, int], ...]
 
 
 class NoSchedules(TickpoolError):
@@ -76,12 +87,12 @@ class Schedule(msgspec.Struct, frozen=True, dict=True, forbid_unknown_fields=Tru
     @functools.cached_property
     def fires(self) -> Cron:
         """The compiled expression; it judges datetimes in their own zone."""
-        return parse_cron(self.cron, seed=self.id)
+        return _compiled(self.cron, self.id)
 
     @functools.cached_property
     def zone(self) -> ZoneInfo:
         """The zone that the expression is written in."""
-        return ZoneInfo(self.timezone)
+        return _zone(self.timezone)
 
     @functools.cached_property
     def spec(self) -> dict[str, Any]:
@@ -90,11 +101,15 @@ class Schedule(msgspec.Struct, frozen=True, dict=True, forbid_unknown_fields=Tru
 
 
 class Configuration(msgspec.Struct, frozen=True):
-    """The schedules of one directory, the faults found in it, and a signature that changes when its files do."""
+    """The schedules of one directory and the faults found in it.
+
+    `dag_files` are the files that its schedules name, there or not; `signature` changes when any of its files does.
+    """
 
     directory: str
     schedules: list[Schedule]
     faults: list[Fault]
+    dag_files: tuple[str, ...]
     signature: Signature
 
 
@@ -114,10 +129,10 @@ def read_configuration(directory: Path) -> Configuration:
     project = directory.absolute().parent
     files = schedule_files(directory)
     # Taken before anything is read: what is written meanwhile shows as a change later.
-    stamps = {_stamp(file) for file in files}
+    stamps = {stamp(file) for file in files}
     faults: list[Fault] = []
     taken: dict[str, Schedule] = {}
-    dags = _Dags(project)
+    dags = DagFiles(project)
     for file in files:
         shown = str(file)
         if file.name in _RESERVED:
@@ -128,7 +143,9 @@ def read_configuration(directory: Path) -> Configuration:
             faults += wrong
         else:
             taken.update((schedule.id, schedule) for schedule in found)
-    return Configuration(str(directory), list(taken.values()), faults, tuple(sorted(stamps | dags.stamps)))
+    dag_files = tuple(sorted(place for place, *_ in dags.stamps))
+    signed = tuple(sorted(stamps | dags.stamps))
+    return Configuration(str(directory), list(taken.values()), faults, dag_files, signed)
 
 
 def schedule_files(directory: Path) -> list[Path]:
@@ -146,21 +163,11 @@ def schedule_files(directory: Path) -> list[Path]:
 
 def signature(configuration: Configuration) -> Signature:
     """Return the signature that the configuration would have if it were read now."""
-    directory = Path(configuration.directory)
     try:
-        listed = {str(file) for file in schedule_files(directory)}
+        listed = schedule_files(Path(configuration.directory))
     except NoSchedules:
-        listed = set()
-    known = {place for place, *_ in configuration.signature if os.path.dirname(place) != configuration.directory}
-    return tuple(sorted(_stamp(place) for place in listed | known))
-
-
-def _stamp(place: str | Path) -> tuple[str, int, int, int]:
-    try:
-        stat = os.stat(place)
-    except OSError:
-        return (str(place), 0, 0, 0)
-    return (str(place), stat.st_mtime_ns, stat.st_size, stat.st_ino)
+        listed = []
+    return tuple(sorted({stamp(place) for place in [*map(str, listed), *configuration.dag_files]}))
 
 
 def schedule_from(entry: Schedule | Mapping[str, Any]) -> Schedule:
@@ -184,10 +191,11 @@ def validate(directory: Path) -> tuple[list[str], list[Fault]]:
     """
     configuration = read_configuration(directory)
     checked = [place for place, *_ in configuration.signature]
+    known = {os.path.realpath(place) for place in checked}
     faults = list(configuration.faults)
     project = directory.absolute().parent
     for file in sorted((project / "dags").glob("*.y*ml")):
-        if str(file) not in checked:
+        if os.path.realpath(file) not in known:
             checked.append(str(file))
             try:
                 load_dag(file, project)
@@ -197,7 +205,7 @@ def validate(directory: Path) -> tuple[list[str], list[Fault]]:
 
 
 def _read_file(
-    file: Path, project: Path, dags: _Dags, taken: Mapping[str, Schedule]
+    file: Path, project: Path, dags: DagFiles, taken: Mapping[str, Schedule]
 ) -> tuple[list[Schedule], list[Fault]]:
     """Read one file; `taken` are the schedules of the files before it."""
     try:
@@ -222,7 +230,7 @@ def _read_file(
         if twin:
             message = f"schedule `{schedule.id}`: this id is taken by {twin.file}:{twin.line}; ids are unique"
             faults.append(document.fault((index, "id"), message))
-        faults += dags.faults(document, (index,), schedule)
+        faults += dags.faults(document, (index,), f"schedule `{schedule.id}`", schedule.dag, schedule.params)
         schedules[schedule.id] = schedule
     return list(schedules.values()), faults
 
@@ -232,7 +240,13 @@ def _convert(document: Document, at: tuple[int, ...], project: Path) -> tuple[Sc
     entry = document.data[at[0]] if at else document.data
     name = entry.get("id")
     what = f"schedule `{name}`" if isinstance(name, str) else "schedule"
+    later = []
+    if entry.get("overlap") == "replace":
+        entry["overlap"] = "skip"
+        message = "`overlap: replace` is not available in this version; allowed: skip, queue, allow"
+        later.append(document.fault((*at, "overlap"), f"{what}: {message}"))
     schedule, faults = document.model(at, Schedule, what, later=_LATER, internal=_INTERNAL)
+    faults += later
     if schedule is None:
         return None, faults
     faults += [document.fault((*at, key), f"{what}: {message}") for key, message in _wrong(schedule)]
@@ -249,62 +263,46 @@ def _wrong(schedule: Schedule) -> Iterator[tuple[str, str]]:
     if not is_id(schedule.tenant):
         yield "tenant", f"{schedule.tenant!r} is no id; {ID_RULE}"
     try:
-        schedule.fires  # noqa: B018 - compiles it
+        _compiled(schedule.cron, schedule.id)
     except InvalidCron as error:
         yield "cron", str(error)
     try:
-        schedule.zone  # noqa: B018
+        _zone(schedule.timezone)
     except (OSError, ValueError, KeyError):
         yield "timezone", f"unknown time zone {schedule.timezone!r}{did_you_mean(schedule.timezone, _zones())}"
+    if schedule.params:
+        yield from _wrong_params(schedule.params)
     if schedule.catchup_window is not None and schedule.catchup == "none":
         yield "catchup_window", "has no meaning without `catchup: latest` or `catchup: all`"
     if schedule.catchup == "all" and schedule.overlap == "skip":
         yield "catchup", "`all` would be skipped by `overlap: skip`; write `overlap: queue` or `overlap: allow`"
 
 
+def _wrong_params(params: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    try:
+        size = len(json.dumps(params, allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as error:
+        yield "params", f"cannot be written as JSON: {error}"
+        return
+    if size > _PARAMS_BYTES:
+        yield "params", f"take {size} bytes as JSON; at most {_PARAMS_BYTES} are allowed, put the rest in a file"
+
+
+# Schedules share what they write alike: 100,000 of them have few different expressions and zones.
+def _compiled(expr: str, schedule_id: str) -> Cron:
+    return _seeded(expr, schedule_id if "H" in expr or "h" in expr else "")
+
+
+@functools.lru_cache(4096)
+def _seeded(expr: str, seed: str) -> Cron:
+    return parse_cron(expr, seed=seed)
+
+
+@functools.lru_cache(1024)
+def _zone(name: str) -> ZoneInfo:
+    return ZoneInfo(name)
+
+
 @functools.cache
 def _zones() -> set[str]:
     return available_timezones()
-
-
-class _Dags:
-    """The DAG files that the schedules of one configuration name, each read once."""
-
-    def __init__(self, project: Path) -> None:
-        self._project = project
-        self._real_project = os.path.realpath(project)
-        self._read: dict[str, Dag | InvalidFile] = {}
-        self._told: set[str] = set()
-        self.stamps: set[tuple[str, int, int, int]] = set()
-
-    def faults(self, document: Document, at: tuple[int, ...], schedule: Schedule) -> Iterator[Fault]:
-        """Yield what is wrong with a schedule's DAG: its path, its file (told once), the parameters given to it."""
-        what = f"schedule `{schedule.id}`"
-        dag = self._read.get(schedule.dag)
-        if dag is None:
-            real = os.path.realpath(self._project / schedule.dag) if "\0" not in schedule.dag else ""
-            if not real.startswith(self._real_project + os.sep):
-                yield document.fault((*at, "dag"), f"{what}: {schedule.dag!r} lies outside the project {self._project}")
-                return
-            self.stamps.add(_stamp(self._project / schedule.dag))
-            if not os.path.exists(real):
-                self._read[schedule.dag] = InvalidFile([])
-            dag = self._read.get(schedule.dag) or self._load(schedule.dag)
-        if isinstance(dag, InvalidFile):
-            if not dag.faults:
-                yield document.fault((*at, "dag"), f"{what}: no such file {schedule.dag!r} in {self._project}")
-            elif schedule.dag not in self._told:
-                self._told.add(schedule.dag)
-                yield from dag.faults
-            else:
-                yield document.fault((*at, "dag"), f"{what}: {schedule.dag} has faults")
-            return
-        for message in check_params(dag, schedule.params):
-            yield document.fault((*at, "params"), f"{what}: {message}")
-
-    def _load(self, name: str) -> Dag | InvalidFile:
-        try:
-            self._read[name] = load_dag(self._project / name, self._project)
-        except InvalidFile as error:
-            self._read[name] = error
-        return self._read[name]

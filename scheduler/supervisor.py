@@ -1,43 +1,54 @@
 """The service: a loop of five verbs and one wait.
 
-It leads (one leader a log, the others stand by), replays the log, and then reloads, follows, ticks, dispatches and
-tends until it is told to stop. `python scheduler/supervisor.py --dir schedules` is what systemd starts.
+It leads (one leader a log, the others stand by), replays the log, and then ticks, follows, dispatches, tends and
+reloads until it is told to stop. `python scheduler/supervisor.py --dir schedules` is what systemd starts.
 """
 
 from __future__ import annotations
 
-import logging
 import os
-import signal
 import sys
+
+if __name__ == "__main__":
+    # The workers import the main module again; `python -m scheduler` is one that costs them nothing.
+    _path = [os.path.dirname(os.path.dirname(os.path.abspath(__file__))), os.environ.get("PYTHONPATH", "")]
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, _path))
+    os.execv(sys.executable, [sys.executable, "-m", "scheduler", "--serve", *sys.argv[1:]])
+
+import errno
+import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
-from multiprocessing import connection
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
+from workers.errors import TickpoolError
 from workers.event_log import LogUnwritable
-from workers.events import iso
 from workers.lock import Lock, LockTimeout
 from workers.process import identity
 from workers.process_tree import become_subreaper
 from workers.settings import Settings
 
+from .clock import ClockWatch
 from .dispatch import Dispatcher
 from .notify_systemd import Systemd
 from .reload import ConfigurationWatch, record_configuration, record_faults
+from .schedules import Configuration, NoSchedules
 from .ticker import Ticker
+from .wakeup import Wakeup
 
 __all__ = ["Supervisor", "leader_lock"]
 
 logger = logging.getLogger(__name__)
 
-_JUMP_S = 2.0
 _STANDBY_S = 0.5
 _SETTLE_S = 0.2
-_AFTER_FAILURE_S = 1.0
+_AGAIN_S = 1.0
+_SWITCH_S = 0.0002
+# A full disk gets its space back; a missing permission does not come by waiting.
+_PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 
 def leader_lock(settings: Settings) -> Lock:
@@ -52,67 +63,84 @@ class Supervisor:
 
     def __init__(self, directory: Path, settings: Settings, say: Callable[[str], None]) -> None:
         self._settings = settings
-        self._say = say
+        self._show = say
         self._watch = ConfigurationWatch(directory)
         self._systemd = Systemd(os.environ)
         self._lock = leader_lock(settings)
-        self._signals: list[int] = []
-        self._wake_in, self._wake_out = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        self._dispatcher = Dispatcher(settings, settings.max_parallel)
+        self._wakeup = Wakeup()
+        self._clock = ClockWatch()
+        self._dispatcher = Dispatcher(settings, settings.max_parallel, adopts=True)
         self._task_log = settings.task_log()
-        self._stop_signals = 0
-        self._failed = False
+        self._ready: list[Any] = []
+        self._faults: dict[str, str] = {}
+        self._pending: Configuration | None = None
+        self._late_reason = "down"
         self._scanned_at = self._synced_at = time.monotonic()
-        self._status = ""
 
     def run(self) -> int:
         """Serve until SIGTERM or SIGINT; return the exit code."""
-        self._install_signals()
+        # A queue's feeder thread would wait up to 5 ms for the interpreter lock, longer than all else in a run's way.
+        sys.setswitchinterval(_SWITCH_S)
+        self._wakeup.install()
         for fault in self._watch.current.faults:
             logger.error("%s", fault)
         self._say(f"Loaded {len(self._watch.current.schedules)} schedule(s) from {self._watch.directory}")
-        if not self._lead():
-            return 0
         become_subreaper()
         try:
-            self._begin()
-            while not self._stop_signals:
-                self._turn()
-            self._drain()
+            if self._lead() and self._begin():
+                while not self._wakeup.stops():
+                    self._turn()
+                self._drain()
         finally:
             self._dispatcher.close()
             self._lock.close()
         return 0
 
+    def _say(self, line: str) -> None:
+        # Whoever started the service may have gone, and its pipe with it.
+        with suppress(OSError, ValueError):
+            self._show(line)
+
     # -- begin ---------------------------------------------------------------------------------------------------
-
-    def _install_signals(self) -> None:
-        signal.set_wakeup_fd(self._wake_out, warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
-            signal.signal(number, self._on_signal)
-
-    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        self._signals.append(number)
 
     def _lead(self) -> bool:
         """Wait until this process is the leader; False when it was told to stop before."""
-        told = False
+        if self._lock.try_acquire():
+            return True
+        self._say(f"Process {self._lock.holder()} leads on this log; standing by...")
+        self._systemd.notify(READY="1", STATUS="standing by")
         while not self._lock.try_acquire():
-            if not told:
-                self._say(f"Process {self._lock.holder()} leads on this log; standing by...")
-                self._systemd.notify(READY="1", STATUS="standing by")
-                told = True
-            self._systemd.notify(WATCHDOG="1")
-            connection.wait([self._wake_in], _STANDBY_S)
-            self._take_signals()
-            if self._stop_signals:
+            self._systemd.ping()
+            self._wakeup.wait([], min(_STANDBY_S, self._settings.tick_ms / 1000))
+            if self._wakeup.stops():
                 return False
+        # The leader before may have taken a newer configuration; to tick by the old one would undo that.
+        with suppress(NoSchedules):
+            self._watch = ConfigurationWatch(self._watch.directory)
         return True
 
-    def _begin(self) -> None:
-        settings = self._settings
-        now = datetime.now(UTC)
-        dispatcher = self._dispatcher
+    def _begin(self) -> bool:
+        """Replay the log and go on from it; False when told to stop. A log that is locked or full is waited for."""
+        while not self._wakeup.stops():
+            try:
+                self._replay()
+            except (LogUnwritable, LockTimeout) as error:
+                cause = error.__context__
+                if isinstance(error, LogUnwritable) and getattr(cause, "errno", None) not in _PASSING:
+                    raise
+                self._fail("begin", error)
+                self._wakeup.wait([], _AGAIN_S)
+            else:
+                self._dispatcher.start_workers()
+                settings = self._settings
+                self._say(f"Serving scheduler (tick={settings.tick_ms}ms, max_parallel={settings.max_parallel})...")
+                self._say("Press Ctrl+C to stop")
+                self._systemd.notify(READY="1")
+                return True
+        return False
+
+    def _replay(self) -> None:
+        dispatcher, settings, now = self._dispatcher, self._settings, datetime.now(UTC)
         dispatcher.recover(now)
         me = identity(os.getpid())
         started = {"event": "supervisor_started", "starttime": me.starttime, "boot_id": me.boot_id}
@@ -120,90 +148,71 @@ class Supervisor:
         dispatcher.store.commit(lambda _: [{**started, **options, "dir": str(self._watch.directory)}])
         record_configuration(dispatcher.store, self._watch.current, now)
         self._ticker = Ticker(dispatcher.store, self._watch.current.schedules, now)
-        self._late_reason = "down"
-        self._clocks = _read_clocks()
-        dispatcher.start_workers()
-        self._say(f"Serving scheduler (tick={settings.tick_ms}ms, max_parallel={settings.max_parallel})...")
-        self._say("Press Ctrl+C to stop")
-        self._systemd.notify(READY="1")
+        self._clock.accept()
 
     # -- the loop ------------------------------------------------------------------------------------------------
 
     def _turn(self) -> None:
-        """One turn: five verbs and one wait. A fault of ours is logged and the service goes on."""
-        try:
-            self._reload()
-            self._follow()
-            self._tick()
-            self._dispatch()
-            self._tend()
-            self._failed = False
-        except (LogUnwritable, LockTimeout) as error:
-            logger.error("%s", error)  # noqa: TRY400
-            self._failed = True
-        except Exception:  # the service's edge
-            logger.exception("a turn of the service failed")
-            self._failed = True
-        self._wait()
+        """One turn: five verbs and one wait. A verb that fails is named, and the others go on."""
+        self._try(self._tick)
+        self._try(self._follow)
+        self._try(self._dispatch)
+        self._try(self._tend)
+        self._try(self._reload)
+        if not self._try(self._wait):
+            time.sleep(_AGAIN_S)
 
-    def _reload(self) -> None:
-        """Take a changed configuration whole, or keep the old one and name the fault."""
-        if not self._watch.is_settling() and time.monotonic() - self._scanned_at < self._settings.tick_ms / 1000:
-            return
-        configuration = self._watch.poll()
-        self._scanned_at = time.monotonic()
-        if configuration is None:
-            return
-        store, now = self._dispatcher.store, datetime.now(UTC)
-        for fault in configuration.faults:
-            logger.error("%s", fault)
-        if configuration.faults:
-            self._say("The configuration has faults; the one before stays in force")
-            record_faults(store, configuration)
-            return
-        self._tick()
-        record_configuration(store, configuration, now)
-        self._ticker.replace(configuration.schedules, now)
-        self._say(f"Loaded {len(configuration.schedules)} schedule(s) from {self._watch.directory}")
+    def _try(self, verb: Callable[[], None]) -> bool:
+        """Call a verb; say whether it went well. What goes on failing alike is logged once."""
+        self._systemd.ping()
+        name = verb.__name__.strip("_")
+        try:
+            verb()
+        except Exception as error:  # noqa: BLE001 - the service's edge
+            self._fail(name, error)
+            return False
+        if self._faults.pop(name, None):
+            logger.warning("the service can %s again", name)
+        return True
+
+    def _fail(self, name: str, error: Exception) -> None:
+        is_ours = not isinstance(error, TickpoolError | OSError)
+        if self._faults.get(name) != repr(error):
+            logger.error("the service cannot %s: %s", name, error, exc_info=error if is_ours else None)
+        self._faults[name] = repr(error)
 
     def _follow(self) -> None:
-        """Fold in what other processes appended."""
-        self._dispatcher.store.refresh()
+        """Take in what came: results, the ends of workers, and what other processes appended."""
+        self._dispatcher.settle(self._ready, datetime.now(UTC))
 
     def _tick(self) -> None:
         """Give every fire time that has come its verdict."""
-        self._notice_clock()
+        jump = self._clock.look()
+        if jump is not None:
+            logger.warning("the clock jumped by %+.1f s", jump.seconds)
+            self._late_reason = "clock_jump"
+            self._dispatcher.store.commit(lambda _: [jump.event()])
+            self._ticker.resume(jump.now)
+            self._clock.accept()
         now = datetime.now(UTC)
         fire = self._ticker.next_fire()
         if fire is not None and fire <= now:
             self._ticker.tick(now, self._late_reason)
         self._late_reason = "late"
 
-    def _notice_clock(self) -> None:
-        """Record a step of the wall clock against the boot clock, and go on from where it stands now."""
-        before, self._clocks = self._clocks, _read_clocks()
-        (wall, boot), (wall_before, boot_before) = self._clocks, before
-        jump_s = (wall - wall_before) - (boot - boot_before)
-        if abs(jump_s) < _JUMP_S:
-            return
-        now = datetime.fromtimestamp(wall, UTC)
-        was = datetime.fromtimestamp(wall - jump_s, UTC)
-        logger.warning("the clock jumped by %+.1f s", jump_s)
-        self._late_reason = "clock_jump"
-        event = {"event": "clock_jumped", "from": iso(was), "to": iso(now), "jump_s": round(jump_s, 3)}
-        self._dispatcher.store.commit(lambda _: [event])
-        self._ticker.resume(now)
-
     def _dispatch(self) -> None:
         """Hand waiting runs to free workers."""
+        if self._wakeup.stops():
+            return
         handed = self._dispatcher.dispatch(datetime.now(UTC))
         if handed:
             self._say(f"[{datetime.now().astimezone():%H:%M:%S}] Draining {len(handed)} run(s)...")
 
     def _tend(self) -> None:
-        """Flush and rotate the logs, and tell systemd that the loop is alive."""
-        store, settings = self._dispatcher.store, self._settings
-        self._tell_systemd()
+        """Tell systemd how we are; flush and rotate the logs once a second."""
+        store, settings, pool = self._dispatcher.store, self._settings, self._dispatcher.pool
+        queued, schedules = self._dispatcher.queue.qsize(), len(self._ticker.schedules)
+        self._systemd.show(f"{pool.busy()} running, {queued} queued, {schedules} schedules")
         if time.monotonic() - self._synced_at < 1.0:
             return
         self._synced_at = time.monotonic()
@@ -216,107 +225,91 @@ class Supervisor:
             if rotated:
                 log.prune(settings.keep_segments, settings.keep_s, time.time())
 
+    def _reload(self) -> None:
+        """Take a changed configuration whole, or keep the old one and name the fault."""
+        if self._pending is None:
+            self._pending = self._scan()
+        configuration, store = self._pending, self._dispatcher.store
+        if configuration is None:
+            return
+        if configuration.faults:
+            record_faults(store, configuration)
+            self._say("The configuration has faults; the one before stays in force")
+        else:
+            # What the old one still owes comes first: a new schedule begins now.
+            self._tick()
+            now = datetime.now(UTC)
+            record_configuration(store, configuration, now)
+            self._ticker.replace(configuration.schedules, now)
+            self._say(f"Loaded {len(configuration.schedules)} schedule(s) from {self._watch.directory}")
+        self._pending = None
+
+    def _scan(self) -> Configuration | None:
+        """Return a configuration that is to be judged; once a tick, or sooner when asked or when a change settles."""
+        is_asked = self._wakeup.take_reload()
+        is_early = time.monotonic() - self._scanned_at < self._settings.tick_ms / 1000
+        if is_early and not is_asked and not self._watch.is_settling():
+            return None
+        self._scanned_at = time.monotonic()
+        configuration = self._watch.poll()
+        for fault in configuration.faults if configuration else ():
+            logger.error("%s", fault)
+        return configuration
+
     def _wait(self) -> None:
         """Wait for a worker, a signal, or the next thing that is due; at most one tick."""
         now_s = time.time()
-        ready = _wait_until(
-            [self._wake_in, *self._dispatcher.waitables()], min(now_s + self._longest_wait_s(), self._next_due(now_s))
-        )
-        self._take_signals()
-        try:
-            self._dispatcher.settle(ready, datetime.now(UTC))
-        except (LogUnwritable, LockTimeout) as error:
-            logger.error("%s", error)  # noqa: TRY400
-            self._failed = True
+        # What could not be followed stays ready; to wait for it again would be to spin.
+        waitables = [] if "follow" in self._faults else self._dispatcher.waitables()
+        self._ready = self._wakeup.wait_until(waitables, min(now_s + self._longest_wait_s(), self._next_due(now_s)))
 
     def _longest_wait_s(self) -> float:
-        longest_s = self._settings.tick_ms / 1000
+        limits_s = [self._settings.tick_ms / 1000]
         if self._watch.is_settling():
-            longest_s = min(longest_s, _SETTLE_S)
-        if self._systemd.watchdog_s:
-            longest_s = min(longest_s, self._systemd.watchdog_s / 2)
-        return longest_s
+            limits_s.append(_SETTLE_S)
+        if self._systemd.ping_every_s is not None:
+            limits_s.append(self._systemd.ping_every_s)
+        return min(limits_s)
 
     def _next_due(self, now_s: float) -> float:
-        if self._failed:
-            return now_s + _AFTER_FAILURE_S
-        fire = self._ticker.next_fire()
-        wake_s = self._dispatcher.queue.next_wake()
-        times = [fire.timestamp() if fire else None, wake_s]
-        return min((at for at in times if at is not None), default=float("inf"))
-
-    def _take_signals(self) -> None:
-        """Turn what the handlers noted into decisions."""
-        try:
-            os.read(self._wake_in, 4096)
-        except BlockingIOError:
-            pass
-        while self._signals:
-            number = self._signals.pop(0)
-            if number in (signal.SIGTERM, signal.SIGINT):
-                self._stop_signals += 1
-            elif number == signal.SIGHUP:
-                self._scanned_at = float("-inf")
-
-    def _tell_systemd(self) -> None:
-        queue, pool = self._dispatcher.queue, self._dispatcher.pool
-        status = f"{pool.busy()} running, {queue.qsize()} queued, {len(self._ticker.schedules)} schedules"
-        if status != self._status:
-            self._status = status
-            self._systemd.notify(WATCHDOG="1", STATUS=status)
-        else:
-            self._systemd.notify(WATCHDOG="1")
+        fire, wake_s = self._ticker.next_fire(), self._dispatcher.wake_s()
+        times = [fire.timestamp() if fire else None, None if wake_s is None else now_s + wake_s]
+        due = min((at for at in times if at is not None), default=float("inf"))
+        return max(due, now_s + _AGAIN_S) if self._faults and due <= now_s else due
 
     # -- the end -------------------------------------------------------------------------------------------------
 
     def _drain(self) -> None:
         """Start nothing more; let runs end within the grace, then cancel them; a second signal kills them at once."""
-        dispatcher, settings = self._dispatcher, self._settings
+        pool, settings = self._dispatcher.pool, self._settings
         self._systemd.notify(STOPPING="1")
-        if dispatcher.pool.busy():
-            self._say(f"Stopping: {dispatcher.pool.busy()} run(s) may take up to {settings.grace_s:g} s to end...")
-        dispatcher.pool.retire()
+        if pool.busy():
+            self._say(f"Stopping: {pool.busy()} run(s) may take up to {settings.grace_s:g} s to end...")
         self._await_workers(settings.grace_s)
-        if dispatcher.pool.busy() and not self._is_killing():
-            self._say(f"Cancelling {dispatcher.pool.busy()} run(s)...")
-            dispatcher.pool.terminate()
+        if pool.busy() and not self._is_killing():
+            self._say(f"Cancelling {pool.busy()} run(s)...")
+            pool.terminate()
             self._await_workers(settings.task_grace_s + 5)
-        dispatcher.kill()
-        dispatcher.store.commit(lambda _: [{"event": "supervisor_stopped"}])
+        self._try(self._dispatcher.kill)
+        self._try(self._record_stop)
         self._say("Stopped")
 
     def _await_workers(self, timeout_s: float) -> None:
         """Wait for the end of all workers, for `timeout_s` or a second signal, whichever is first."""
         dispatcher = self._dispatcher
         deadline = time.monotonic() + timeout_s
+        self._try(dispatcher.pool.retire)
         while not dispatcher.pool.is_empty() and time.monotonic() < deadline and not self._is_killing():
-            ready = connection.wait([self._wake_in, *dispatcher.waitables()], _SETTLE_S)
-            self._take_signals()
-            dispatcher.settle(ready, datetime.now(UTC), restart=False)
-            dispatcher.pool.retire()
-            self._systemd.notify(WATCHDOG="1")
+            self._ready = self._wakeup.wait(dispatcher.waitables(), _SETTLE_S)
+            self._try(self._let_go)
+
+    def _let_go(self) -> None:
+        """Take in what came, and let the workers go that are free now."""
+        self._dispatcher.settle(self._ready, datetime.now(UTC), restart=False)
+        self._dispatcher.pool.retire()
 
     def _is_killing(self) -> bool:
-        return self._stop_signals > 1
+        return self._wakeup.stops() > 1
 
-
-def _read_clocks() -> tuple[float, float]:
-    """Return the wall clock and the boot clock, which also counts suspended time, in seconds."""
-    return time.time(), time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
-def _wait_until(waitables: list[Any], deadline_s: float) -> list[Any]:
-    """Wait for a waitable, or for a time of the wall clock to come; the selector alone is up to 1 ms late."""
-    rest_s = deadline_s - time.time()
-    if rest_s <= 0:
-        return connection.wait(waitables, 0)
-    whole_ms = int(rest_s * 1000)
-    ready = connection.wait(waitables, max(0.0, whole_ms - 0.5) / 1000)
-    if not ready:
-        time.sleep(max(0.0, min(deadline_s - time.time(), 0.002)))
-    return ready
-
-
-if __name__ == "__main__":
-    # The workers import the main module again; `python -m scheduler` is one that costs them nothing.
-    os.execv(sys.executable, [sys.executable, "-m", "scheduler", "--serve", *sys.argv[1:]])
+    def _record_stop(self) -> None:
+        self._dispatcher.store.commit(lambda _: [{"event": "supervisor_stopped"}])

@@ -23,19 +23,17 @@ if [ ! -x "$PYTHON" ]; then
     }
 fi
 
-# The stamp is the lock file itself: what was installed last, in a form that can be compared.
-stamp=".venv/.installed-$(basename "$lock")"
-if ! cmp -s "$lock" "$stamp" || ! cmp -s pyproject.toml .venv/.installed-pyproject; then
+# The stamp holds what was installed last, in a form that can be compared.
+stamp=".venv/.installed-$(basename "$lock" .lock)"
+if ! cat "$lock" pyproject.toml scripts/venv.sh | cmp -s - "$stamp"; then
     echo "Installing from $lock..." >&2
     "$PYTHON" -m pip install --quiet --disable-pip-version-check --require-hashes -r "$lock"
     # The checkout itself: a path file does what an editable install would, without a build step.
     "$PYTHON" - "$root" <<'PY'
 import pathlib, sys, sysconfig
 pathlib.Path(sysconfig.get_path("purelib"), "tickpool-checkout.pth").write_text(sys.argv[1] + "\n")
-script = pathlib.Path(sysconfig.get_path("scripts"), "tickpool")
-script.write_text(f"#!{sys.executable}\nimport sys\nfrom scheduler.cli import main\nsys.exit(main())\n")
-script.chmod(0o755)
 PY
-    cp "$lock" "$stamp"
-    cp pyproject.toml .venv/.installed-pyproject
+    printf '#!/bin/sh\nexec "%s" -m scheduler.cli "$@"\n' "$PYTHON" > .venv/bin/tickpool
+    chmod +x .venv/bin/tickpool
+    cat "$lock" pyproject.toml scripts/venv.sh > "$stamp"
 fi

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+from service import Service
 
 WaitFor = Callable[..., None]
 
@@ -22,3 +24,11 @@ def wait_for() -> WaitFor:
             time.sleep(0.005)
 
     return wait
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Service]:
+    """A directory in which real services can be started; whatever still works in it at the end is killed."""
+    place = Service(tmp_path)
+    yield place
+    place.end()

@@ -181,7 +181,7 @@ def test_a_return_value_becomes_outputs(value: object, outputs: dict[str, Any]) 
     assert as_outputs(value) == outputs
 
 
-@pytest.mark.parametrize("value", [object(), {"a": {object()}}, {(1, 2): 3}, "x" * MAX_OUTPUTS_BYTES])
+@pytest.mark.parametrize("value", [object(), {"a": {object()}}, {(1, 2): 3}, "x" * MAX_OUTPUTS_BYTES, "é" * 6000])
 def test_a_return_value_that_is_no_small_json_is_refused(value: object) -> None:
     with pytest.raises(BadOutputs):
         as_outputs(value)

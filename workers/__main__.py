@@ -47,14 +47,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Give a parser the arguments of `run_by_hand`."""
     parser.add_argument("dag", metavar="DAG", help="a DAG file, such as dags/report.yaml")
     parser.add_argument("-p", "--param", action="append", default=[], metavar="NAME=VALUE", help="set a parameter")
-    parser.add_argument("--project", type=Path, help="where its paths start (default: the parent of the DAG's directory)")
+    parser.add_argument(
+        "--project", type=Path, help="where its paths start (default: the parent of `dags`, or the current directory)"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
 
 
 def run_by_hand(options: argparse.Namespace) -> int:
     """Run the DAG that the options name. Raises TickpoolError for bad input."""
     path = Path(options.dag).absolute()
-    project = (options.project or path.parent.parent).absolute()
+    home = path.parent.parent if path.parent.name == "dags" else Path.cwd()
+    project = (options.project or home).absolute()
     dag = load_dag(path, project)
     params = _read_params(dag, options.param)
     wrong = check_params(dag, params)
@@ -117,7 +120,7 @@ def _show(event: Mapping[str, Any] | Event) -> None:
         seconds = f"{event.get('duration_s') or 0:.2f} s"
         print(f"  {event['status']:<9} {task}  {seconds}" + _reason(event), flush=True)
     elif name == "task_skipped":
-        print(f"  skipped   {task}" + _reason(event), flush=True)
+        print(f"  {event.get('status') or 'skipped':<9} {task}" + _reason(event), flush=True)
     elif name == "task_retried":
         print(f"  retrying  {task} in {event.get('delay_s') or 0:.1f} s" + _reason(event), flush=True)
 

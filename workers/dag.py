@@ -65,14 +65,14 @@ def _whole(dag: Dag, what: str) -> Sheet:
     entries = [Entry(("tasks", n), task, is_hook=False) for n, task in enumerate(dag.tasks)]
     hooks = {hook: getattr(dag, hook) for hook in HOOKS}
     entries += [Entry((hook, n), task, is_hook=True) for hook in HOOKS for n, task in enumerate(hooks[hook])]
-    return Sheet(what, dag, entries, {task.id for task in dag.tasks}, set(dag.params), is_complete=True)
+    return Sheet(what, dag, entries, {task.id for task in dag.tasks}, set(dag.params))
 
 
 def _parts(document: Document, what: str) -> Sheet:
     """Return what can be read of a file with faults, so that the rules find theirs in the same pass."""
     data = document.data
     if not isinstance(data, dict):
-        return Sheet(what, None, [], set(), set(), is_complete=False)
+        return Sheet(what, None, [], set(), set())
     lists = {name: data[name] for name in ("tasks", *HOOKS) if isinstance(data.get(name), list)}
     header = {"tasks": [], **data, **{name: [] for name in lists}}
     dag, _ = document.convert((), header, Dag, what, later=_LATER, internal=_INTERNAL)
@@ -88,5 +88,4 @@ def _parts(document: Document, what: str) -> Sheet:
         [Entry(at, task, is_hook=at[0] != "tasks") for at, task in read if task],
         names,
         set(params) if isinstance(params, dict) else set(),
-        is_complete=False,
     )

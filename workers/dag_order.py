@@ -51,4 +51,4 @@ def upstream_test(needs: Mapping[str, Iterable[str]]) -> Callable[[str, str], bo
         upstream[name] = 0
         for each in needs[name]:
             upstream[name] |= bit[each] | upstream[each]
-    return lambda other, task: bool(upstream[task] & bit[other])
+    return lambda other, task: bool(upstream[task] & bit.get(other, 0))

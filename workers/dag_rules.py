@@ -39,7 +39,6 @@ class Sheet(NamedTuple):
     entries: list[Entry]
     task_ids: set[str]
     params: set[str]
-    is_complete: bool
 
 
 def faults_of(document: Document, sheet: Sheet) -> list[Fault]:
@@ -203,8 +202,7 @@ def _reference_faults(document: Document, sheet: Sheet) -> Iterator[Fault]:
 
 def _upstream(sheet: Sheet) -> Callable[[str, str], bool]:
     tasks = [entry.task for entry in sheet.entries if not entry.is_hook]
-    # Where a task could not be read, who waits for whom is not known.
-    return upstream_test({task.id: task.needs for task in tasks} if sheet.is_complete else {"": ("?",)})
+    return upstream_test({task.id: task.needs for task in tasks})
 
 
 def _names(at: At, value: Any, *, is_shell: bool = False) -> Iterator[tuple[At, str, str]]:

@@ -7,24 +7,44 @@ A line is one JSON object in ASCII, at most `MAX_LINE` bytes with its newline, i
 from __future__ import annotations
 
 import json
-import os
 import socket
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import msgspec
 
 from .errors import TickpoolError
 
-__all__ = ["MAX_LINE", "Event", "InvalidEvent", "decode_line", "decode_lines", "encode_line", "hostname", "iso", "stamp", "utc_timestamp"]
+__all__ = [
+    "MAX_LINE",
+    "Event",
+    "InvalidEvent",
+    "decode_line",
+    "decode_lines",
+    "encode_line",
+    "hostname",
+    "iso",
+    "seq_of",
+    "stamp",
+    "utc_timestamp",
+]
 
 Event = dict[str, Any]
 MAX_LINE = 64 * 1024
 
+
+class _Seq(msgspec.Struct):
+    seq: int = 0
+
+
 _decoder = msgspec.json.Decoder(dict[str, Any])
+_seq_decoder = msgspec.json.Decoder(_Seq)
 _encoder = msgspec.json.Encoder()
 _UNREADABLE = (msgspec.DecodeError, RecursionError, ValueError)
+_SEQ_LIMIT = 1 << 53
 
 
 class InvalidEvent(TickpoolError):
@@ -41,7 +61,13 @@ def iso(moment: datetime) -> str:
 
 def utc_timestamp() -> str:
     """Return the wall clock as UTC, ISO 8601, microseconds, `Z`."""
-    return datetime.now(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
+    now = time.time_ns() // 1000
+    return f"{_second(now // 1_000_000)}.{now % 1_000_000:06d}Z"
+
+
+@lru_cache(maxsize=2)
+def _second(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def hostname() -> str:
@@ -49,34 +75,46 @@ def hostname() -> str:
     return socket.gethostname()
 
 
-def stamp(event: Mapping[str, Any], seq: int, host: str) -> Event:
-    """Return the event as it is recorded: with `timestamp`, `seq`, `host` and `pid` where it has none of its own."""
-    line: Event = {
-        "timestamp": event.get("timestamp") or utc_timestamp(),
-        "event": event.get("event"),
-        "seq": seq,
-        "host": host,
-        "pid": os.getpid(),
-    }
-    line.update(event)
+def stamp(event: Mapping[str, Any], seq: int, host: str, pid: int) -> Event:
+    """Return the event as it is recorded: with `timestamp`, `host` and `pid` where it has none of its own."""
+    line: Event = {"timestamp": None, "event": None, "seq": seq, "host": host, "pid": pid, **event}
     line["seq"] = seq
+    if not line["timestamp"]:
+        line["timestamp"] = utc_timestamp()
+    if line["event"] is None:
+        del line["event"]
     return line
 
 
 def encode_line(event: Event) -> bytes:
     """Write one event as its line.
 
+    A lone surrogate (a file name that is no UTF-8) is written as the text of its escape, NaN and infinity as null.
     Raises InvalidEvent for a value that is no JSON, or a line over MAX_LINE.
     """
     try:
-        data = _encoder.encode(event)
+        try:
+            data = _encoder.encode(event)
+        except UnicodeEncodeError:
+            data = _encoder.encode(_without_surrogates(event))
         if not data.isascii():
-            data = json.dumps(event, allow_nan=False, separators=(",", ":")).encode("ascii")
+            data = json.dumps(_decoder.decode(data), separators=(",", ":")).encode("ascii")
     except (TypeError, ValueError, RecursionError, OverflowError, msgspec.MsgspecError) as error:
         raise InvalidEvent(event.get("event"), str(error)) from None
     if len(data) >= MAX_LINE:
         raise InvalidEvent(event.get("event"), f"{len(data) + 1} bytes; a line holds at most {MAX_LINE}")
     return data + b"\n"
+
+
+def _without_surrogates(value: Any) -> Any:
+    """Return the value with no lone surrogate in it: no JSON reader takes one, and msgspec does not write one."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {_without_surrogates(name): _without_surrogates(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_surrogates(item) for item in value]
+    return value
 
 
 def decode_line(line: bytes) -> Event | None:
@@ -90,9 +128,22 @@ def decode_line(line: bytes) -> Event | None:
 def decode_lines(data: bytes) -> tuple[list[Event], int]:
     """Read whole lines; return the events and how many lines were no event (blank lines are nothing)."""
     try:
-        return _decoder.decode_lines(data), 0
+        events = _decoder.decode_lines(data)
     except _UNREADABLE:
         pass
+    else:
+        # msgspec lets an object run over several lines, so a damaged line could swallow the good one behind it.
+        if len(events) == data.count(b"\n"):
+            return events, 0
     lines = [line for line in data.split(b"\n") if line.strip()]
-    events = [event for event in map(decode_line, lines) if event is not None]
-    return events, len(lines) - len(events)
+    found = [event for event in map(decode_line, lines) if event is not None]
+    return found, len(lines) - len(found)
+
+
+def seq_of(line: bytes) -> int | None:
+    """Return the seq a line carries; None when it is damaged or was written by another hand."""
+    try:
+        seq = _seq_decoder.decode(line).seq
+    except _UNREADABLE:
+        return None
+    return seq if 0 < seq < _SEQ_LIMIT else None

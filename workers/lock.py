@@ -16,9 +16,9 @@ from .errors import TickpoolError
 
 __all__ = ["Lock", "LockTimeout", "NetworkFilesystem", "refuse_network_filesystem"]
 
-_SPINS = 20
-_SLEEP_S = 0.0002
-_LONGEST_SLEEP_S = 0.002
+_TRIES = 8
+_PAUSE_S = 0.0001
+_LONGEST_PAUSE_S = 0.005
 _NETWORK = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "fuse.glusterfs", "afs", "9p")
 
 
@@ -43,8 +43,9 @@ class Lock:
     """An exclusive lock on `path`; usable from one thread at a time, free again in a forked child."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self._fd: int | None = None
+        self.path = Path(os.path.realpath(path))
+        self._name = str(self.path)
+        self._fd = -1
         _locks.add(self)
 
     def acquire(self, timeout_s: float) -> None:
@@ -52,41 +53,36 @@ class Lock:
         if self.try_acquire():
             return
         deadline = time.monotonic() + timeout_s
-        for _ in range(_SPINS):
-            os.sched_yield()
-            if self.try_acquire():
-                return
-        pause_s = _SLEEP_S
-        while not self.try_acquire():
+        pause_s = _PAUSE_S
+        # Several looks each time: a busy writer leaves the lock free for a microsecond or two.
+        while not any(self.try_acquire() for _ in range(_TRIES)):
             if time.monotonic() >= deadline:
                 raise LockTimeout(str(self.path), timeout_s, self.holder())
             time.sleep(pause_s)
-            pause_s = min(pause_s * 1.5, _LONGEST_SLEEP_S)
+            pause_s = min(pause_s * 1.05, _LONGEST_PAUSE_S)
 
     def try_acquire(self) -> bool:
         """Take the lock if it is free; return whether it is now held."""
-        fd = self._open() if self._fd is None else self._fd
-        return self._take(fd, blocking=False)
+        while True:
+            fd = self._fd if self._fd >= 0 else self._open()
+            if not self._take(fd, blocking=False):
+                return False
+            # Unlinked or replaced behind our back: others lock what has the path now.
+            if os.fstat(fd).st_nlink:
+                return True
+            self.close()
 
     def release(self) -> None:
         """Give the lock back."""
-        if self._fd is not None:
+        if self._fd >= 0:
             self._give(self._fd)
-
-    def _open(self) -> int:
-        # Imported here because readers never lock and filelock costs 40 ms to import.
-        from filelock import lock_descriptor, unlock_descriptor
-
-        self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        self._take, self._give = lock_descriptor, unlock_descriptor
-        return self._fd
 
     def close(self) -> None:
         """Close the descriptor, which releases the lock unless a forked child kept it."""
-        if self._fd is not None:
+        if self._fd >= 0:
             with suppress(OSError):
                 os.close(self._fd)
-            self._fd = None
+            self._fd = -1
 
     def holder(self) -> int | None:
         """Return the pid that holds the lock, from /proc/locks, or None."""
@@ -102,6 +98,15 @@ class Lock:
                 pid = int(columns[columns.index(inode) - 1])
                 return pid if pid > 0 else None
         return None
+
+    def _open(self) -> int:
+        # Imported here because readers never lock and filelock costs 40 ms to import.
+        from filelock import lock_descriptor, unlock_descriptor
+
+        self._take, self._give = lock_descriptor, unlock_descriptor
+        # For reading is enough for flock, so that another user's lock file does as well.
+        self._fd = os.open(self._name, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        return self._fd
 
 
 _locks: weakref.WeakSet[Lock] = weakref.WeakSet()

@@ -12,7 +12,9 @@ import logging
 import multiprocessing
 import os
 import signal
+import time
 from collections.abc import Collection, Iterator
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -31,6 +33,10 @@ __all__ = ["Died", "Finished", "WorkerPool"]
 
 logger = logging.getLogger(__name__)
 
+# A worker that ends within this time, and without a result, counts as stillborn.
+_STILLBORN_S = 1.0
+_LONGEST_PAUSE_S = 30.0
+
 
 class Finished(NamedTuple):
     """A worker has ended a request and is free."""
@@ -40,7 +46,10 @@ class Finished(NamedTuple):
 
 
 class Died(NamedTuple):
-    """A worker process is gone, with the request it had (None: it was idle)."""
+    """A worker process is gone, with the request it had (None: it was idle).
+
+    `exit_code` is negative for a signal, None when nobody could tell; `expected` says that it was told to end.
+    """
 
     process: Identity
     exit_code: int | None
@@ -51,18 +60,29 @@ class Died(NamedTuple):
 class _Worker:
     """One worker process as its owner sees it."""
 
-    def __init__(
-        self, number: int, process: ForkServerProcess, inbox: Queue[Any], results: Connection, process_id: Identity
-    ) -> None:
+    def __init__(self, number: int, process: ForkServerProcess, inbox: Queue[Any], results: Connection) -> None:
+        assert process.pid is not None
         self.number = number
         self.process = process
         self.inbox = inbox
         self.results = results
-        self.identity = process_id
-        self.pidfd = os.pidfd_open(process_id.pid)
+        self.identity = identity(process.pid)
+        self.pidfd = os.pidfd_open(process.pid)
+        self.started_at = time.monotonic()
         self.request: RunRequest | None = None
         self.runs = 0
         self.stopping = False
+
+    def exit_code(self) -> int | None:
+        """Take the status of this process, which has ended."""
+        with contextlib.suppress(ChildProcessError):
+            # When its fork server was killed, the worker became a child of this process (prctl(2), subreaper).
+            end = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG)
+            if end is not None:
+                return end.si_status if end.si_code == os.CLD_EXITED else -end.si_status
+        self.process.join(1.0)
+        # 255 is multiprocessing's word for a fork server that can no longer be asked; no worker ends with it.
+        return self.process.exitcode if self.process.exitcode != 255 else None
 
     def close(self) -> None:
         """Throw away what led to this process."""
@@ -70,7 +90,6 @@ class _Worker:
         self.inbox.close()
         self.results.close()
         os.close(self.pidfd)
-        self.process.join(1.0)
         with contextlib.suppress(ValueError):
             self.process.close()
 
@@ -86,13 +105,30 @@ class WorkerPool:
         self._context.set_forkserver_preload(["workers.worker"])
         self._workers: dict[int, _Worker] = {}
         self._ready: dict[Any, int] = {}
+        self._stillborn = 0
+        self._paused_until = 0.0
 
     def start(self) -> None:
-        """Start the workers that are missing. Raises OSError when the system will not give another process."""
+        """Start the workers that are missing; not yet when the last ones ended as they began (see `pause_s`).
+
+        Raises OSError when the system gives no process now.
+        """
+        if self.pause_s() != 0.0:
+            return
         taken = {each.number for each in self._workers.values() if not each.stopping}
         for number in range(1, self.size + 1):
             if number not in taken:
-                self._start(number)
+                try:
+                    self._start(number)
+                except OSError:
+                    self._pause()
+                    raise
+
+    def pause_s(self) -> float | None:
+        """Return in how many seconds `start` has something to do: 0 is now; None when no worker is missing."""
+        if sum(not each.stopping for each in self._workers.values()) >= self.size:
+            return None
+        return max(0.0, self._paused_until - time.monotonic())
 
     def free(self) -> int:
         """Return how many workers can take a request."""
@@ -106,13 +142,20 @@ class WorkerPool:
         """Return the pids of all worker processes, the stopping ones too."""
         return {each.identity.pid for each in self._workers.values()}
 
+    def family(self) -> set[int] | None:
+        """Return the pids that may be children of this process for the pool's sake; None when they are not known."""
+        servers = [forkserver._forkserver, resource_tracker._resource_tracker]
+        pids = [getattr(server, name, None) for server, name in zip(servers, ("_forkserver_pid", "_pid"), strict=True)]
+        known = {pid for pid in pids if pid is not None}
+        return known | self.pids() if len(known) == len(servers) else None
+
     def submit(self, request: RunRequest, since: Position) -> Identity:
         """Give a request to a free worker and return which process that is. Raises IndexError when none is free."""
         chosen = next(self._idle(), None)
         if chosen is None:
             raise IndexError("no free worker")
-        chosen.request = request
         chosen.inbox.put((request, since))
+        chosen.request = request
         return chosen.identity
 
     def waitables(self) -> Collection[Any]:
@@ -170,15 +213,28 @@ class WorkerPool:
     def _start(self, number: int) -> None:
         inbox = self._context.Queue()
         reading, writing = self._context.Pipe(duplex=False)
-        process = self._context.Process(
-            target=worker.serve, args=(number, self._settings, inbox, writing), name=f"tickpool-w{number}"
-        )
-        process.start()
-        writing.close()
-        assert process.pid is not None
-        each = _Worker(number, process, inbox, reading, identity(process.pid))
-        self._workers[process.pid] = each
-        self._ready[each.results] = self._ready[each.pidfd] = process.pid
+        try:
+            process = self._context.Process(
+                target=worker.serve, args=(number, self._settings, inbox, writing), name=f"tickpool-w{number}"
+            )
+            process.start()
+            each = _Worker(number, process, inbox, reading)
+        except EOFError:
+            reading.close()
+            raise ConnectionResetError("the fork server ended while it was asked for a worker") from None
+        except OSError:
+            # A process that came to be all the same ends with its inbox.
+            reading.close()
+            raise
+        finally:
+            writing.close()
+        self._workers[each.identity.pid] = each
+        self._ready[each.results] = self._ready[each.pidfd] = each.identity.pid
+
+    def _pause(self) -> None:
+        """Start the next worker a little later each time in a row: an installation that is broken must not spin."""
+        self._stillborn += 1
+        self._paused_until = time.monotonic() + min(0.01 * 2 ** min(self._stillborn, 16), _LONGEST_PAUSE_S)
 
     def _receive(self, each: _Worker) -> list[Finished | Died]:
         """Read the results of one worker. After its last run it is asked to end, and another takes its number."""
@@ -190,6 +246,7 @@ class WorkerPool:
                 outcomes.append(Finished(each.request, result))
                 each.request = None
                 each.runs += 1
+                self._stillborn = 0
         except (EOFError, OSError):
             self._ready.pop(each.results, None)  # its process is ending: the pidfd will tell
         if each.runs >= self._settings.worker_max_runs and not each.stopping:
@@ -201,19 +258,14 @@ class WorkerPool:
         del self._workers[each.identity.pid]
         self._ready.pop(each.results, None)
         self._ready.pop(each.pidfd, None)
-        expected = each.stopping
+        died = Died(each.identity, each.exit_code(), each.request, each.stopping)
         each.close()
-        return Died(each.identity, _exit_code(each), each.request, expected)
+        if not died.expected and not each.runs and time.monotonic() - each.started_at < _STILLBORN_S:
+            self._pause()
+        return died
 
     def _tell(self, each: _Worker, number: signal.Signals) -> None:
         each.stopping = True
         with contextlib.suppress(ProcessLookupError):
             if is_alive(each.identity):
                 signal.pidfd_send_signal(each.pidfd, number)
-
-
-def _exit_code(each: _Worker) -> int | None:
-    try:
-        return each.process.exitcode
-    except ValueError:
-        return None

@@ -18,7 +18,11 @@ from .tasks import Scene
 
 __all__ = ["InvalidRun", "RunContext", "RunInfo", "Stop"]
 
-_INHERITED = ("PATH", "HOME", "LANG", "LANGUAGE", "TZ", "USER", "LOGNAME", "SHELL", "TMPDIR", "VIRTUAL_ENV")
+_INHERITED = (
+    *("PATH", "HOME", "LANG", "LANGUAGE", "TZ", "USER", "LOGNAME", "SHELL", "TMPDIR", "VIRTUAL_ENV"),
+    # Absolute by then: for tasks that look into the logs, as the examples do.
+    *("STATE_STORE_PATH", "ORCH_EVENTS_PATH", "RUN_LOGS_DIR"),
+)
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 

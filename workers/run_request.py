@@ -1,11 +1,11 @@
-"""The RunRequest: the mapping that asks for one run. It is the event that recorded it, so replay is putting it again."""
+"""The RunRequest: the mapping that asks for one run. It is the event that recorded it, so replay is a put."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from . import retry
@@ -37,19 +37,24 @@ def next_attempt(request: Mapping[str, Any], status: str, now: datetime) -> dict
     unknown, only where the request says `retry_on_crash`: at least once instead of at most once.
     """
     attempt = int(request.get("attempt") or 1)
-    plan = request.get("retries") or {}
-    retries = Retries(
-        max=plan.get("max", 0),
-        delay=Duration(seconds=plan.get("delay_s", 0)),
-        backoff=plan.get("backoff", 2.0),
-        max_delay=Duration(seconds=plan.get("max_delay_s", 3600)),
-        jitter=plan.get("jitter", False),
-    )
-    if status == "crashed":
-        allowed = bool(request.get("retry_on_crash")) and attempt <= max(retries.max, 1)
-    else:
-        allowed = status in ("failed", "timeout") and attempt <= retries.max
-    if not allowed:
+    try:
+        retries = _retries(request.get("retries") or {})
+        if status == "crashed":
+            allowed = request.get("retry_on_crash") is True and attempt <= max(retries.max, 1)
+        else:
+            allowed = status in ("failed", "timeout") and attempt <= retries.max
+        wait_s = retry.delay_s(retries, attempt, f"{request.get('run_id')}:{attempt}") if allowed else 0.0
+        return {"next_attempt": attempt + 1, "retry_at": iso(now + timedelta(seconds=wait_s))} if allowed else {}
+    except (TypeError, ValueError, AttributeError, OverflowError):
+        # Written by another hand or version. What cannot be read allows no further attempt, and keeps no run open.
         return {}
-    wait_s = retry.delay_s(retries, attempt, f"{request.get('run_id')}:{attempt}")
-    return {"next_attempt": attempt + 1, "retry_at": iso(now + timedelta(seconds=wait_s))}
+
+
+def _retries(plan: Mapping[str, Any]) -> Retries:
+    return Retries(
+        max=int(plan.get("max", 0)),
+        delay=Duration(seconds=plan.get("delay_s", 0)),
+        backoff=float(plan.get("backoff", 2.0)),
+        max_delay=Duration(seconds=plan.get("max_delay_s", 3600)),
+        jitter=bool(plan.get("jitter", False)),
+    )

@@ -8,16 +8,32 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from .events import MAX_LINE, Event, decode_line, decode_lines
+from .errors import TickpoolError
+from .events import Event, decode_line, decode_lines
+from .lines import LONGEST, first_seq, last_seq, line_start, lines_backward
 
-__all__ = ["LogReader", "Position", "Segment", "final_seq", "first_seq", "last_seq", "list_segments", "read_backward"]
+__all__ = [
+    "LogReader",
+    "LogUnreadable",
+    "Position",
+    "Segment",
+    "final_seq",
+    "list_segments",
+    "read_backward",
+    "rotated_path",
+]
 
-_CHUNK = 1 << 20
-_BLOCK = 16 * 1024
+
+class LogUnreadable(TickpoolError):
+    """A log that is there and cannot be read: (path, the reason)."""
+
+    def __str__(self) -> str:
+        return f"{self.args[0]}: cannot be read: {self.args[1]}"
 
 
 class Position(NamedTuple):
@@ -28,121 +44,131 @@ class Position(NamedTuple):
 
 
 class Segment(NamedTuple):
-    """One file of a log."""
+    """One file of a log, known by its inode: the active one gets a second name when it is rotated."""
 
     first_seq: int
     path: Path
+    inode: int
+
+
+def rotated_path(path: Path, first_seq: int) -> Path:
+    """Return the name a segment has once it is rotated."""
+    return path.with_name(f"{path.name}.{first_seq:012d}")
 
 
 def list_segments(path: Path) -> list[Segment]:
-    """Return the files of the log, oldest first, the active one (if it exists) last."""
-    name = re.compile(re.escape(path.name) + r"\.(\d{12})")
+    """Return the files of the log, oldest first, the active one (if it exists) last. Raises LogUnreadable."""
+    while True:
+        fd = _open(path)
+        rotated = _list_rotated(path)
+        if fd is None:
+            return rotated
+        try:
+            inode = os.fstat(fd).st_ino
+            if not _leads_to(path, inode):
+                continue  # rotated in this very moment
+            # A rotation that was cut off leaves the active segment with both names.
+            rotated = [segment for segment in rotated if segment.inode != inode]
+            first = first_seq(fd)
+            if first is None:
+                first = final_seq(rotated[-1]) + 1 if rotated else 1
+        finally:
+            os.close(fd)
+        return [segment for segment in rotated if segment.first_seq < first] + [Segment(first, path, inode)]
+
+
+def final_seq(segment: Segment) -> int:
+    """Return the seq of the last line of a segment; of an empty one, the seq before its first."""
+    fd = _open(segment.path)
+    if fd is None:
+        return segment.first_seq - 1
     try:
-        found = [(entry.name, name.fullmatch(entry.name)) for entry in os.scandir(path.parent)]
-    except OSError:
-        return []
-    rotated = sorted(Segment(int(match[1]), path.with_name(file)) for file, match in found if match)
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return rotated
-    try:
-        active = first_seq(fd)
-        if rotated and os.fstat(fd).st_size == 0:
-            active = final_seq(rotated[-1].path) + 1
+        seq, after = last_seq(fd, os.fstat(fd).st_size)
     finally:
         os.close(fd)
-    # A rotation that was cut off leaves the active segment with both names.
-    return [segment for segment in rotated if segment.first_seq < active] + [Segment(active, path)]
-
-
-def first_seq(fd: int) -> int:
-    """Return the seq of a segment's first line, told by the first readable line; 1 when there is none."""
-    offset, index = 0, 0
-    while block := os.pread(fd, MAX_LINE * 2, offset):
-        end = block.rfind(b"\n")
-        if end < 0:
-            return 1
-        for line in block[:end].split(b"\n"):
-            event = decode_line(line)
-            seq = event.get("seq") if event else None
-            if isinstance(seq, int):
-                return max(1, seq - index)
-            index += 1
-        offset += end + 1
-    return 1
-
-
-def last_seq(fd: int, end: int) -> int | None:
-    """Return the seq of the last line before `end`, told by the last readable one; None when there is none.
-
-    A line that carries no seq (damaged, or written by another hand) still uses one up.
-    """
-    index = 0
-    for line in _lines_backward(fd, end):
-        event = decode_line(line)
-        seq = event.get("seq") if event else None
-        if isinstance(seq, int):
-            return seq + index
-        index += 1
-    return index or None
-
-
-def final_seq(path: Path) -> int:
-    """Return the seq of the last line of a segment; 0 when it has none."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        return last_seq(fd, os.fstat(fd).st_size) or 0
-    finally:
-        os.close(fd)
-
-
-def _lines_backward(fd: int, end: int) -> Iterator[bytes]:
-    """Yield the whole lines before `end`, last first, reading blocks from the back."""
-    tail = b""
-    while end > 0:
-        start = max(0, end - _BLOCK)
-        block = os.pread(fd, end - start, start)
-        end = start
-        lines = (block + tail).split(b"\n")
-        tail = lines.pop(0)
-        for line in reversed(lines):
-            if line:
-                yield line
-        if len(tail) > 64 * MAX_LINE:
-            tail = b"?" * MAX_LINE
-    if tail:
-        yield tail
+    return (segment.first_seq - 1 if seq is None else seq) + after
 
 
 def read_backward(path: Path) -> Iterator[Event | None]:
-    """Yield the log's events newest first, through all segments; None for a line that is no event."""
-    for segment in reversed(list_segments(path)):
-        try:
-            fd = os.open(segment.path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            continue
-        try:
-            size = os.fstat(fd).st_size
-            torn = size > 0 and os.pread(fd, 1, size - 1) != b"\n"
-            lines = _lines_backward(fd, size)
-            if torn:
-                next(lines, None)
-            for line in lines:
-                yield decode_line(line)
-        finally:
-            os.close(fd)
+    """Yield the log's events newest first, through all segments; None for a line that is no event.
+
+    Raises LogUnreadable.
+    """
+    inode, first = 0, None
+    try:
+        fd = _open(path)
+        if fd is not None:
+            try:
+                yield from _events_backward(fd)
+                inode, first = os.fstat(fd).st_ino, first_seq(fd)
+            finally:
+                os.close(fd)
+        # Listed after the active one was opened: no rotation can come between the two and hide a segment.
+        for segment in reversed(_list_rotated(path)):
+            if segment.inode == inode or (first is not None and segment.first_seq >= first):
+                continue
+            fd = _open(segment.path)
+            if fd is not None:
+                try:
+                    yield from _events_backward(fd)
+                finally:
+                    os.close(fd)
+    except OSError as error:
+        raise LogUnreadable(str(path), error.strerror) from None
+
+
+def _events_backward(fd: int) -> Iterator[Event | None]:
+    end = os.fstat(fd).st_size
+    if end and os.pread(fd, 1, end - 1) != b"\n":
+        end = line_start(fd, end)
+    yield from map(decode_line, lines_backward(fd, end))
+
+
+def _list_rotated(path: Path) -> list[Segment]:
+    name = re.compile(re.escape(path.name) + r"\.(\d{12,})")
+    try:
+        with os.scandir(path.parent) as entries:
+            found = [(name.fullmatch(entry.name), entry.inode()) for entry in entries]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise LogUnreadable(str(path.parent), error.strerror) from None
+    return sorted(Segment(int(match[1]), path.with_name(match[0]), inode) for match, inode in found if match)
+
+
+def _open(path: Path) -> int | None:
+    """Open a file of the log for reading; None when there is none."""
+    try:
+        # Not blocking: the open of a FIFO would wait for a writer.
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise LogUnreadable(str(path), error.strerror) from None
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise LogUnreadable(str(path), "not a regular file")
+    return fd
+
+
+def _leads_to(path: Path, inode: int) -> bool:
+    try:
+        return os.stat(path).st_ino == inode
+    except FileNotFoundError:
+        return False
 
 
 class LogReader:
     """Reads a log forward, a call at a time, following it through rotations.
 
     It starts at the newest segment, which a checkpoint opens, or at `position`, or with `from_start` at the oldest.
-    `corrupt` counts the lines that were no event. Not safe between threads.
+    `corrupt` counts the lines that were no event. Not safe between threads. Its reads raise LogUnreadable.
     """
 
-    def __init__(self, path: Path, position: Position | None = None, *, from_start: bool = False) -> None:
-        self.path = path
+    def __init__(
+        self, path: str | os.PathLike[str], position: Position | None = None, *, from_start: bool = False
+    ) -> None:
+        self.path = Path(os.path.realpath(path))
         self.corrupt = 0
         self._fd: int | None = None
         self._inode = 0
@@ -160,15 +186,19 @@ class LogReader:
 
     def batches(self) -> Iterator[list[Event]]:
         """Yield the new events in batches of bounded size."""
-        while True:
-            if self._fd is None and not self._open_next():
-                return
-            yield from self._read_segment()
-            if not self._is_left_behind():
-                return
-            # What was written between the last read and the rotation is still to be read.
-            yield from self._read_segment()
-            self._leave_segment()
+        try:
+            while self._fd is not None or self._open_next():
+                if not self._is_in_place():
+                    self._begin_anew()
+                    continue
+                yield from self._read_segment()
+                if not self._is_left_behind():
+                    return
+                # What was written between the last read and the rotation is still to be read.
+                yield from self._read_segment()
+                self._leave_segment()
+        except OSError as error:
+            raise LogUnreadable(str(self.path), error.strerror) from None
 
     def seek(self, position: Position | None) -> None:
         """Go on from `position`; None is the beginning of the newest segment."""
@@ -189,30 +219,31 @@ class LogReader:
 
     def _open_next(self) -> bool:
         """Open the segment of the present position; False when there is none (yet)."""
-        segments = list_segments(self.path)
-        if not segments:
-            return False
-        if self._at is None:
-            chosen, offset = segments[0 if self._from_start else -1], 0
-        else:
-            # The segment itself, or the first one kept after it; a log that was begun anew has none: begin anew too.
-            later = [segment for segment in segments if segment.first_seq >= self._at.segment]
-            chosen = later[0] if later else segments[-1]
-            offset = self._at.offset if chosen.first_seq == self._at.segment else 0
-        try:
-            self._fd = os.open(chosen.path, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return False
-        stat = os.fstat(self._fd)
-        self._inode = stat.st_ino
-        self._at = Position(chosen.first_seq, offset if offset <= stat.st_size else 0)
-        return True
+        while segments := list_segments(self.path):
+            if self._at is None:
+                chosen, offset = segments[0 if self._from_start else -1], 0
+            else:
+                # The segment itself, or the first one kept after it; a log that was begun anew has none.
+                later = [segment for segment in segments if segment.first_seq >= self._at.segment]
+                chosen = later[0] if later else segments[-1]
+                offset = self._at.offset if chosen.first_seq == self._at.segment else 0
+            fd = _open(chosen.path)
+            if fd is None:
+                continue  # pruned since it was listed
+            inode = os.fstat(fd).st_ino
+            if chosen.path == self.path and inode != chosen.inode:
+                os.close(fd)
+                continue  # rotated since it was listed
+            self._fd, self._inode = fd, inode
+            self._at = Position(chosen.first_seq, offset)
+            return True
+        return False
 
     def _read_segment(self) -> Iterator[list[Event]]:
         assert self._fd is not None
         assert self._at is not None
         segment, offset = self._at
-        while chunk := os.pread(self._fd, _CHUNK, offset):
+        while chunk := os.pread(self._fd, LONGEST, offset):
             end = chunk.rfind(b"\n") + 1
             if end:
                 events, corrupt = decode_lines(chunk[:end])
@@ -221,7 +252,7 @@ class LogReader:
                 self._at = Position(segment, offset)
                 if events:
                     yield events
-            elif len(chunk) < _CHUNK:
+            elif len(chunk) < LONGEST:
                 return
             else:
                 offset = self._skip_endless_line(offset)
@@ -233,7 +264,7 @@ class LogReader:
         """Return the offset after a line longer than a chunk, counting it; -1 while its newline is not there."""
         assert self._fd is not None
         place = offset
-        while chunk := os.pread(self._fd, _CHUNK, place):
+        while chunk := os.pread(self._fd, LONGEST, place):
             end = chunk.find(b"\n")
             if end >= 0:
                 self.corrupt += 1
@@ -241,22 +272,29 @@ class LogReader:
             place += len(chunk)
         return -1
 
-    def _is_left_behind(self) -> bool:
-        """Say whether the path no longer leads to the file being read, or that file was cut short."""
+    def _is_in_place(self) -> bool:
+        """Say whether a line begins at the position: not so in a file that was cut short and written anew."""
         assert self._fd is not None
         assert self._at is not None
+        return self._at.offset == 0 or os.pread(self._fd, 1, self._at.offset - 1) == b"\n"
+
+    def _is_left_behind(self) -> bool:
+        """Say whether the path leads to another file than the one being read."""
         try:
-            current = os.stat(self.path).st_ino
+            return os.stat(self.path).st_ino != self._inode
         except FileNotFoundError:
             return False
-        if current == self._inode and os.fstat(self._fd).st_size >= self._at.offset:
-            return False
-        return bool(list_segments(self.path))
 
     def _leave_segment(self) -> None:
+        """Go on to the next segment; to the newest when there is none, for then the log was begun anew."""
         assert self._at is not None
-        left = self._at
+        left = self._at.segment
         self.close()
-        later = [segment for segment in list_segments(self.path) if segment.first_seq > left.segment]
-        # None: the log was deleted or cut short behind our back and begins anew.
-        self._at = Position(later[0].first_seq, 0) if later else None
+        segments = list_segments(self.path)
+        later = [segment for segment in segments if segment.first_seq > left] or segments[-1:]
+        self._at = Position(later[0].first_seq if later else left, 0)
+
+    def _begin_anew(self) -> None:
+        self.close()
+        segments = list_segments(self.path)
+        self._at = Position(segments[-1].first_seq, 0) if segments else None

@@ -20,6 +20,7 @@ from .task_log import TaskLog
 from .tasks import Outcome, call, command
 from .tasks.imports import Imports
 from .trigger_rules import UpstreamState
+from .units import Duration
 
 __all__ = ["Ran", "RunStatus", "TaskRunner"]
 
@@ -62,6 +63,7 @@ class TaskRunner:
         """Run the tasks in the order of their needs and return when each has ended and its processes are gone."""
         self._forget_last_set(tasks)
         deadline = time.monotonic() + limit_s if limit_s is not None else None
+        self._overdue = f"timed out after {Duration(seconds=limit_s or 0)}"
         self._close(self._tasks.begin())
         while True:
             self._start_ready(max_parallel, deadline)
@@ -101,7 +103,7 @@ class TaskRunner:
             if self._stop is not None and self._stop.reason is not None:
                 self._halt("cancelled", f"cancelled: {self._stop.reason}")
             elif deadline is not None and time.monotonic() >= deadline:
-                self._halt("timeout", "the run's timeout was over")
+                self._halt("timeout", self._overdue)
             if self._halted is not None or not self._tasks.ready or len(self._running) >= max_parallel:
                 return
             self._start(self._tasks.ready.popleft())
@@ -282,7 +284,7 @@ class TaskRunner:
 
 def _failed_to_start(error: TickpoolError | OSError) -> Outcome:
     code = error.exit_code if isinstance(error, CannotStart) else None
-    return Outcome("failed", " ".join(str(error).split()), exit_code=code)
+    return Outcome("failed", " ".join(str(error).split())[:2000], exit_code=code)
 
 
 def _result(outcome: Outcome, attempts: int) -> dict[str, Any]:

@@ -9,16 +9,17 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .dag import Dag, load_dag
 from .errors import InvalidFile, TickpoolError
-from .event_log import EventLog, LogUnwritable
+from .event_log import LogUnwritable
 from .events import Event
 from .lock import LockTimeout
 from .process import identity, prctl
@@ -32,10 +33,14 @@ from .settings import Settings
 if TYPE_CHECKING:
     from multiprocessing.queues import Queue
 
-__all__ = ["Executor", "Result", "serve"]
+__all__ = ["WORKER_NAME", "Executor", "Result", "serve"]
 
 logger = logging.getLogger(__name__)
+# Every worker process, and what it forks, has a name (comm, proc(5)) that begins so.
+WORKER_NAME = "tickpool-w"
 _PR_SET_NAME = 15
+_RECORD_AGAIN_S = 1.0
+_REASON_CHARS = 4000
 
 
 class Result(NamedTuple):
@@ -74,26 +79,16 @@ class Executor:
         With `ask_first` the request itself is recorded with the claim, in one append. `last_result` holds what
         `run_dag` returned. Raises LogUnwritable and LockTimeout when it could not be claimed.
         """
-        run_id, attempt = str(request["run_id"]), int(request.get("attempt") or 1)
-        if not self._claim(request, run_id, attempt, since, ask_first):
-            return Result(run_id, attempt, "refused", "another process has claimed it")
-        result = self.last_result = self._run(request, run_id, attempt, stop)
-        status = result["status"]
-        finish: Event = {
-            "event": "run_finished",
-            **run_fields(request),
-            "attempt": attempt,
-            "status": status,
-            "reason": result.get("reason"),
-            "duration_s": round(result.get("duration_s", 0.0), 6),
-            "tasks": _count_statuses(result),
-            **next_attempt(request, status, datetime.now(UTC)),
-        }
-        return Result(run_id, attempt, status, finish["reason"], finish["duration_s"], self._finish(finish))
+        if not self.claim(request, stop, since, ask_first=ask_first):
+            return self.refusal(request, stop)
+        return self.perform(request, stop)
 
-    def _claim(
-        self, request: RunRequest, run_id: str, attempt: int, since: Position | None, ask_first: bool  # noqa: FBT001
-    ) -> bool:
+    def claim(self, request: RunRequest, stop: Stop, since: Position | None = None, *, ask_first: bool = False) -> bool:
+        """Record the start of the attempt, unless another process has; return whether it is ours.
+
+        A worker that was told to stop claims nothing more: its request stays for others. Raises as `execute`.
+        """
+        run_id, attempt = _key(request)
         started = {
             "event": "run_started",
             **run_fields(request),
@@ -101,16 +96,54 @@ class Executor:
             "starttime": self._me.starttime,
             "boot_id": self._me.boot_id,
         }
+
+        def is_free(new: list[Event]) -> bool:
+            return (ask_first or stop.reason is None) and not _is_claimed(new, run_id, attempt)
+
         self._reader.seek(since)
-        events = [request, started] if ask_first else [started]
-        return bool(self._log.append_if(lambda new: not _is_claimed(new, run_id, attempt), events, self._reader))
+        return bool(self._log.append_if(is_free, [request, started] if ask_first else [started], self._reader))
+
+    def refusal(self, request: RunRequest, stop: Stop) -> Result:
+        """Return the result of a claim that failed."""
+        if stop.reason is not None:
+            return Result(*_key(request), "unclaimed", stop.reason)
+        return Result(*_key(request), "refused", "another process has claimed it")
+
+    def perform(self, request: RunRequest, stop: Stop) -> Result:
+        """Run what was claimed, and put its end on record."""
+        run_id, attempt = _key(request)
+        result = self.last_result = self._run(request, run_id, attempt, stop)
+        status = result["status"]
+        finish: Event = {
+            "event": "run_finished",
+            **run_fields(request),
+            "attempt": attempt,
+            "status": status,
+            "reason": (result.get("reason") or "")[:_REASON_CHARS] or None,
+            "duration_s": round(result.get("duration_s", 0.0), 6),
+            "tasks": _count_statuses(result),
+            **next_attempt(request, status, datetime.now(UTC)),
+        }
+        unrecorded = None if self.record_end(finish) else finish
+        return Result(run_id, attempt, status, finish["reason"], finish["duration_s"], unrecorded)
+
+    def record_end(self, finish: Event) -> bool:
+        """Append a `run_finished`; return whether the log took it."""
+        try:
+            self._log.append(finish)
+        except (LogUnwritable, LockTimeout) as error:
+            logger.error("run %s: its end is not on record yet: %s", finish["run_id"], error)  # noqa: TRY400
+            return False
+        return True
 
     def _run(self, request: RunRequest, run_id: str, attempt: int, stop: Stop) -> dict[str, Any]:
         settings = self._settings
+        if not isinstance(request.get("dag"), str):
+            return {"status": "failed", "reason": f"its request names no DAG: `dag` is {request.get('dag')!r}"}
         try:
             project = Path(request.get("project") or ".")
             return run_dag(
-                self._dag(project, str(request["dag"])),
+                self._dag(project, request["dag"]),
                 params=request.get("params"),
                 run=RunInfo(
                     run_id=run_id,
@@ -158,13 +191,9 @@ class Executor:
             kept = self._dags[path] = (stamp, load_dag(path, project))
         return kept[1]
 
-    def _finish(self, finish: Event) -> Event | None:
-        try:
-            self._log.append(finish)
-        except (LogUnwritable, LockTimeout) as error:
-            logger.error("run %s: its end is not on record yet: %s", finish["run_id"], error)  # noqa: TRY400
-            return finish
-        return None
+
+def _key(request: RunRequest) -> tuple[str, int]:
+    return str(request["run_id"]), int(request.get("attempt") or 1)
 
 
 def _is_claimed(events: list[Event], run_id: str, attempt: int) -> bool:
@@ -189,16 +218,9 @@ def serve(number: int, settings: Settings, inbox: Queue[Any], results: Connectio
 
     SIGTERM cancels the present run, records its end, and ends the worker.
     """
-    prctl()(_PR_SET_NAME, f"tickpool-w{number}".encode(), 0, 0, 0)  # what ps and top show
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches the whole terminal group; the supervisor drains
+    prctl()(_PR_SET_NAME, f"{WORKER_NAME}{number}".encode(), 0, 0, 0)  # what ps and top show
     present: list[Stop] = []
-
-    def on_term(_signum: int, _frame: FrameType | None) -> None:
-        if not present:
-            _exit_idle()
-        present[0].request("the worker was told to stop")
-
-    signal.signal(signal.SIGTERM, on_term)
+    _install_signals(present)
     become_subreaper()
     # Without our own copy of the writing end, the owner's death ends the blocking `get` below with EOFError.
     inbox._writer.close()  # type: ignore[attr-defined]
@@ -213,19 +235,46 @@ def serve(number: int, settings: Settings, inbox: Queue[Any], results: Connectio
             return
         stop = Stop()
         present.append(stop)
-        try:
-            result = executor.execute(item[0], stop, item[1])
-        except (LogUnwritable, LockTimeout) as error:
-            result = Result(item[0]["run_id"], item[0]["attempt"], "unclaimed", str(error))
-        present.clear()
-        stop.close()
+        result = _answer(executor, stop, *item)
         try:
             results.send(result)
         except OSError:
-            return  # the owner is gone; the end is on record
+            _record_without_owner(executor, stop, result)
+            return
+        present.clear()
+        stop.close()
         if stop.reason:
             return
 
 
-def _exit_idle() -> NoReturn:
-    sys.exit(0)
+def _install_signals(present: list[Stop]) -> None:
+    """SIGTERM is for the run that is `present`. The terminal's signals are for the supervisor."""
+
+    def on_term(_signum: int, _frame: FrameType | None) -> None:
+        if not present:
+            sys.exit(0)
+        present[0].request("the worker was told to stop")
+
+    signal.signal(signal.SIGTERM, on_term)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        # Not SIG_IGN: tasks would inherit it across exec (signal(7)), and could not be interrupted.
+        signal.signal(number, _pass)
+
+
+def _pass(_signum: int, _frame: FrameType | None) -> None:
+    pass
+
+
+def _answer(executor: Executor, stop: Stop, request: RunRequest, since: Position) -> Result:
+    try:
+        is_ours = executor.claim(request, stop, since)
+    except (TickpoolError, OSError) as error:
+        return Result(*_key(request), "unclaimed", str(error))
+    # From here on nothing is caught: a worker that cannot tell the end of what it claimed has to die for it.
+    return executor.perform(request, stop) if is_ours else executor.refusal(request, stop)
+
+
+def _record_without_owner(executor: Executor, stop: Stop, result: Result) -> None:
+    """Record the end that the log would not take: nobody else is there any more who knows it."""
+    while result.unrecorded is not None and stop.reason is None and not executor.record_end(result.unrecorded):
+        time.sleep(_RECORD_AGAIN_S)

@@ -142,14 +142,16 @@ def _read(path: Path, shown: str, max_bytes: int) -> bytes:
         raise _whole(shown, f"cannot be read: {error.strerror or error}") from None
     except ValueError as error:
         raise _whole(shown, f"is no path: {error}") from None
-    with open(fd, "rb") as file:
+    try:
         mode = os.fstat(fd).st_mode
         if not stat.S_ISREG(mode):
             raise _whole(shown, f"is {'a directory' if stat.S_ISDIR(mode) else 'not a regular file'}; name a YAML file")
-        try:
+        with open(fd, "rb", closefd=False) as file:
             source = file.read(max_bytes + 1)
-        except OSError as error:
-            raise _whole(shown, f"cannot be read: {error.strerror or error}") from None
+    except OSError as error:
+        raise _whole(shown, f"cannot be read: {error.strerror or error}") from None
+    finally:
+        os.close(fd)
     if len(source) > max_bytes:
         raise _whole(shown, f"is larger than {max_bytes} bytes, the most that is read")
     return source

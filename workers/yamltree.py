@@ -23,6 +23,8 @@ from .yamlhints import lines_of, quoted, syntax_fault
 __all__ = ["MAX_DEPTH", "NotPlain", "Spot", "Survey", "read_plain", "survey"]
 
 MAX_DEPTH = 32
+_MOST_FAULTS = 100
+_MOST_QUOTED = 200
 
 # A plain scalar that starts with none of these is a text; the empty one is null.
 _SUSPECT = "0123456789+-.~nNtTfF"
@@ -139,7 +141,7 @@ def read_plain(source: bytes) -> tuple[Any, list[tuple[int, int]]]:
 
 def survey(source: bytes, text: str) -> Survey:
     """Read the file again with positions, collecting every fault; a syntax error ends it."""
-    return _Surveyor(text).read(_open(source))
+    return _Surveyor(text).read(source)
 
 
 class _Open(NamedTuple):
@@ -161,10 +163,16 @@ class _Surveyor:
         self._documents: list[Any] = []
         self._stack = [_Open(self._documents, self._root, [])]
 
-    def read(self, reader: _Reader) -> Survey:
+    def read(self, source: bytes) -> Survey:
         try:
+            reader = _open(source)
             while (event := reader.get_event()) is not None:
                 if not self._take(event):
+                    break
+                if len(self._faults) >= _MOST_FAULTS:
+                    self._fault(
+                        event.start_mark.line + 1, event.start_mark.column + 1, "too many faults; read no further"
+                    )
                     break
         except yaml.YAMLError as error:
             fault = syntax_fault(error, self._text)
@@ -256,7 +264,7 @@ class _Surveyor:
             self._fault(line, col, "tags (`!...`) are refused; write the plain value, quoted if it is a text")
 
     def _rest(self, line: int, col: int) -> str:
-        return self._lines[line - 1][col - 1 :] if line <= len(self._lines) else ""
+        return self._lines[line - 1][col - 1 : col + _MOST_QUOTED] if line <= len(self._lines) else ""
 
     def _fault(self, line: int, col: int, message: str) -> None:
         if (line, message) not in ((each[0], each[2]) for each in self._faults[-1:]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -85,8 +86,10 @@ def as_outputs(value: object) -> dict[str, Any]:
         plain: dict[str, Any] = msgspec.json.decode(text)
     except (TypeError, ValueError, RecursionError, OverflowError) as error:
         raise BadOutputs(f"the return value cannot be written as JSON: {error}") from error
-    if len(text) > MAX_OUTPUTS_BYTES:
-        raise BadOutputs(f"{len(text)} bytes of JSON; at most {MAX_OUTPUTS_BYTES} are kept, put more into a file")
+    # An event is ASCII: there `é` is six bytes long.
+    size = len(text) if text.isascii() else len(json.dumps(plain))
+    if size > MAX_OUTPUTS_BYTES:
+        raise BadOutputs(f"{size} bytes of JSON; at most {MAX_OUTPUTS_BYTES} are kept, put more into a file")
     return plain
 
 
@@ -103,7 +106,6 @@ def read_outputs(path: str) -> dict[str, Any]:
     if len(data) > MAX_OUTPUTS_BYTES:
         raise BadOutputs(f"TASK_OUTPUT has more than {MAX_OUTPUTS_BYTES} bytes; put more into a file of your own")
     outputs = _parse_object(text) if text.lstrip().startswith("{") else _parse_lines(text)
-    # Written back, `\u0001` and the like can be longer than they were.
     return as_outputs(outputs)
 
 

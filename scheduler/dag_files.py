@@ -1,0 +1,79 @@
+"""The files of a configuration: how a change of one shows, and the DAG files that schedules name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from workers.dag import Dag, check_params, load_dag
+from workers.errors import Fault, InvalidFile
+from workers.yamlfile import Document
+
+__all__ = ["DagFiles", "Signature", "Stamp", "stamp"]
+
+Stamp = tuple[str, int, int, int]
+Signature = tuple[Stamp, ...]
+
+
+def stamp(place: str | Path) -> Stamp:
+    """Return what changes when the file does; it has zeros while there is none."""
+    try:
+        stat = os.stat(place)
+    except (OSError, ValueError):
+        return (str(place), 0, 0, 0)
+    # The time of the last status change: nobody can set it back, and a file that becomes readable has a new one.
+    return (str(place), stat.st_ctime_ns, stat.st_size, stat.st_ino)
+
+
+class DagFiles:
+    """The DAG files that the schedules of one configuration name, each read once; `stamps` has all of them."""
+
+    def __init__(self, project: Path) -> None:
+        self._project = project
+        self._real_project = os.path.realpath(project)
+        self._read: dict[str, Dag | InvalidFile] = {}
+        self._told: set[str] = set()
+        self.stamps: set[Stamp] = set()
+
+    def faults(
+        self, document: Document, at: tuple[int, ...], what: str, name: str, params: Mapping[str, Any]
+    ) -> Iterator[Fault]:
+        """Yield what is wrong with the DAG `name`: its path, its file (told once), the `params` given to it."""
+        dag = self._read.get(name)
+        if dag is None:
+            wrong = self._wrong_path(name)
+            if wrong:
+                yield document.fault((*at, "dag"), f"{what}: {wrong}")
+                return
+            dag = self._load(name)
+        if isinstance(dag, Dag):
+            for message in check_params(dag, params):
+                yield document.fault((*at, "params"), f"{what}: {message}")
+        elif not dag.faults:
+            yield document.fault((*at, "dag"), f"{what}: no such file {name!r} in {self._project}")
+        elif name not in self._told:
+            self._told.add(name)
+            yield from dag.faults
+        else:
+            yield document.fault((*at, "dag"), f"{what}: {name} has faults")
+
+    def _wrong_path(self, name: str) -> str:
+        """Return what is wrong with a DAG's path, before anything is opened."""
+        if not name.isprintable() or not name:
+            return f"{name!r} is no path; name a DAG file inside the project, such as `dags/report.yaml`"
+        real = os.path.realpath(self._project / name)
+        if not real.startswith(os.path.join(self._real_project, "")):
+            return f"{name!r} lies outside the project {self._project}"
+        return ""
+
+    def _load(self, name: str) -> Dag | InvalidFile:
+        """Read a DAG file once; one that is not there is an InvalidFile without faults."""
+        full = self._project / name
+        self.stamps.add(stamp(full))
+        try:
+            self._read[name] = load_dag(full, self._project) if os.path.lexists(full) else InvalidFile([])
+        except InvalidFile as error:
+            self._read[name] = error
+        return self._read[name]

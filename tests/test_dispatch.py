@@ -1,0 +1,307 @@
+"""Handing out runs, and the end on record of every run that was started, whatever the log and the system do."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from multiprocessing import connection
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from service import is_running
+
+from scheduler.dispatch import Dispatcher
+from workers.events import utc_timestamp
+from workers.lock import Lock
+from workers.process import identity
+from workers.segments import LogReader
+from workers.settings import Settings
+
+WaitFor = Callable[..., None]
+
+
+class Scene:
+    """A dispatcher on a log, with requests recorded as others record them."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.settings = Settings(
+            state_path=str(root / "state.jsonl"),
+            events_path=str(root / "events.jsonl"),
+            run_logs_dir=str(root / "runs"),
+            task_grace_s=0.3,
+            lock_timeout_s=0.1,
+        )
+        self.lock = Lock(root / "state.jsonl.lock")
+        self.log = self.settings.state_log()
+        self.dispatchers: list[Dispatcher] = []
+
+    def begin(self, size: int = 1) -> Dispatcher:
+        dispatcher = Dispatcher(self.settings, size)
+        self.dispatchers.append(dispatcher)
+        dispatcher.recover(datetime.now(UTC))
+        dispatcher.start_workers()
+        return dispatcher
+
+    def ask(self, run_id: str, run: str = "true", **fields: Any) -> None:
+        file = self.root / f"{run_id}.yaml"
+        file.write_text(json.dumps({"id": "d", "tasks": [{"id": "t", "run": run}]}), "ascii")
+        request = {"run_id": run_id, "schedule_id": "s", "attempt": 1, "dag": file.name, "project": str(self.root)}
+        self.log.append({"event": "run_requested", **request, **fields})
+
+    def tell(self, event: str, run_id: str, attempt: int = 1, **fields: Any) -> None:
+        me = identity(os.getpid())
+        process = {"boot_id": me.boot_id, "starttime": me.starttime} if event == "run_started" else {}
+        told = {"event": event, "run_id": run_id, "schedule_id": "s", "attempt": attempt}
+        self.log.append({**told, **process, **fields})
+
+    def events(self, name: str = "") -> list[dict[str, Any]]:
+        reader = LogReader(Path(self.settings.state_path))
+        events = [event for event in reader.read() if name in ("", event["event"])]
+        reader.close()
+        return events
+
+    def story(self, run_id: str) -> list[str]:
+        told = [e for e in self.events() if e.get("run_id") == run_id and e["event"] != "run_requested"]
+        return [" ".join(str(e[key]) for key in ("event", "attempt", "status") if key in e) for e in told]
+
+    def is_claiming(self, pid: int) -> bool:
+        return any(file.path == str(self.lock.path) for file in psutil.Process(pid).open_files())
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Iterator[Scene]:
+    scene = Scene(tmp_path)
+    yield scene
+    scene.lock.close()
+    for dispatcher in scene.dispatchers:
+        dispatcher.kill()
+        dispatcher.close()
+    scene.log.close()
+
+
+def _turn(dispatcher: Dispatcher) -> list[str]:
+    """One turn as the service makes it; return the runs handed out."""
+    dispatcher.settle(connection.wait(dispatcher.waitables(), 0.02), datetime.now(UTC))
+    return [request["run_id"] for request in dispatcher.dispatch(datetime.now(UTC))]
+
+
+def _turning(dispatcher: Dispatcher, predicate: Callable[[], object]) -> Callable[[], object]:
+    """Return the predicate, asked after a turn each time."""
+
+    def turn_and_ask() -> object:
+        _turn(dispatcher)
+        return predicate()
+
+    return turn_and_ask
+
+
+def _ended(scene: Scene, dispatcher: Dispatcher, run_id: str) -> bool:
+    _turn(dispatcher)
+    return any(line.startswith("run_finished") for line in scene.story(run_id))
+
+
+def test_runs_are_handed_out_in_the_order_they_were_asked_for(scene: Scene, wait_for: WaitFor) -> None:
+    for name in ("c", "a", "b"):
+        scene.ask(name)
+    dispatcher = scene.begin()
+    scene.ask("d")
+    wait_for(lambda: all(_ended(scene, dispatcher, name) for name in "cabd"))
+    assert [event["run_id"] for event in scene.events("run_started")] == ["c", "a", "b", "d"]
+
+
+def test_a_run_that_another_process_took_meanwhile_is_not_handed_out(scene: Scene, wait_for: WaitFor) -> None:
+    scene.ask("first", "sleep 60", overlap="queue")
+    scene.ask("second", overlap="queue")
+    scene.ask("retried")
+    scene.tell("run_started", "retried")
+    scene.tell("run_finished", "retried", status="failed", next_attempt=2, retry_at="2026-01-01T00:00:00Z")
+    dispatcher = scene.begin(2)
+    # `second` waits for its turn, behind `first`; somebody else runs it, and the retry too.
+    scene.tell("run_started", "second")
+    scene.tell("run_finished", "second", status="success")
+    scene.tell("run_started", "retried", 2)
+    scene.tell("run_finished", "retried", 2, status="success")
+    wait_for(_turning(dispatcher, lambda: scene.story("first")))
+    dispatcher.pool.cancel("first")
+    wait_for(lambda: _ended(scene, dispatcher, "first"))
+    assert _turn(dispatcher) == []
+    assert dispatcher.queue.qsize() == 0
+    assert scene.story("second") == ["run_started 1", "run_finished 1 success"]
+    assert len(scene.story("retried")) == 4
+
+
+def test_a_run_in_another_process_is_watched_and_closed_when_that_process_ends(scene: Scene, wait_for: WaitFor) -> None:
+    dispatcher = scene.begin()
+    other = psutil.Popen(["sleep", "300"])
+    try:
+        starttime = identity(other.pid).starttime
+        scene.tell("run_started", "theirs", pid=other.pid, starttime=starttime)
+        wait_for(_turning(dispatcher, lambda: len(dispatcher.waitables()) == 3))
+        assert scene.story("theirs") == ["run_started 1"]
+    finally:
+        other.kill()
+    wait_for(lambda: _ended(scene, dispatcher, "theirs"))
+    assert scene.story("theirs") == ["run_started 1", "run_finished 1 crashed"]
+    assert scene.events("run_finished")[0]["reason"] == f"process {other.pid} ended without a word"
+    other.wait(5)
+    assert len(dispatcher.waitables()) == 2
+
+
+def test_a_process_that_has_the_pid_of_a_lost_one_keeps_no_run_open(scene: Scene, wait_for: WaitFor) -> None:
+    scene.tell("run_started", "before", starttime=1)
+    dispatcher = scene.begin()
+    assert scene.story("before") == ["run_started 1", "run_finished 1 crashed"]
+    scene.tell("run_started", "after", starttime=1)
+    wait_for(lambda: _ended(scene, dispatcher, "after"))
+    scene.tell("run_started", "boot", boot_id="of another life")
+    wait_for(lambda: _ended(scene, dispatcher, "boot"))
+
+
+def test_a_run_that_cannot_be_claimed_waits_and_does_not_spin(scene: Scene, wait_for: WaitFor) -> None:
+    dispatcher = scene.begin()
+    scene.ask("r")
+    dispatcher.settle([], datetime.now(UTC))
+    scene.lock.acquire(1)
+    handed: list[str] = []
+    wait_for(lambda: handed.extend(_turn(dispatcher)) or dispatcher.wake_s())
+    wait_s = dispatcher.wake_s()
+    assert wait_s is not None
+    assert 0.5 < wait_s <= 1
+    assert _turn(dispatcher) == []
+    assert handed == ["r"]
+    scene.lock.close()
+    wait_for(lambda: _ended(scene, dispatcher, "r"))
+    assert scene.story("r") == ["run_started 1", "run_finished 1 success"]
+
+
+def test_an_end_that_the_log_would_not_take_is_recorded_later(scene: Scene, wait_for: WaitFor) -> None:
+    dispatcher = scene.begin()
+    scene.ask("r", "while [ ! -e go ]; do sleep 0.01; done")
+    wait_for(_turning(dispatcher, lambda: scene.story("r")))
+    scene.lock.acquire(1)
+    (scene.root / "go").touch()
+    wait_for(_turning(dispatcher, lambda: dispatcher.pool.free()))
+    assert scene.story("r") == ["run_started 1"]
+    scene.lock.close()
+    wait_for(lambda: _ended(scene, dispatcher, "r"))
+    assert scene.story("r") == ["run_started 1", "run_finished 1 success"]
+    assert dispatcher.wake_s() is None
+
+
+def test_a_crash_that_the_log_would_not_take_is_recorded_later(scene: Scene, wait_for: WaitFor) -> None:
+    dispatcher = scene.begin()
+    scene.ask("r", "sleep 60")
+    wait_for(_turning(dispatcher, lambda: scene.story("r")))
+    scene.lock.acquire(1)
+    (pid,) = dispatcher.pool.pids()
+    os.kill(pid, signal.SIGKILL)
+    wait_for(_turning(dispatcher, lambda: pid not in dispatcher.pool.pids()))
+    assert scene.story("r") == ["run_started 1"]
+    scene.lock.close()
+    wait_for(lambda: _ended(scene, dispatcher, "r"))
+    assert scene.story("r") == ["run_started 1", "worker_exited", "run_finished 1 crashed"]
+    assert [event["run_id"] for event in scene.events("worker_exited")] == ["r"]
+
+
+def test_a_death_that_could_not_be_dealt_with_is_dealt_with_by_the_next_turn(scene: Scene, wait_for: WaitFor) -> None:
+    dispatcher = scene.begin()
+    scene.ask("r", "sleep 60")
+    wait_for(_turning(dispatcher, lambda: scene.story("r")))
+    (pid,) = dispatcher.pool.pids()
+    os.kill(pid, signal.SIGKILL)
+    ready: list[Any] = []
+    pidfd = next(each for each in dispatcher.waitables() if isinstance(each, int))
+    wait_for(lambda: ready.extend(connection.wait([pidfd], 0.02)) or ready)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            dispatcher.settle(ready, datetime.now(UTC))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert scene.story("r") == ["run_started 1"]
+    dispatcher.settle([], datetime.now(UTC))
+    assert scene.story("r")[-1] == "run_finished 1 crashed"
+
+
+def test_a_request_that_could_not_be_handed_over_stays_in_the_queue(scene: Scene, wait_for: WaitFor) -> None:
+    dispatcher = scene.begin()
+    scene.ask("r")
+    dispatcher.settle([], datetime.now(UTC))
+    (worker,) = dispatcher.pool._workers.values()
+    worker.inbox.close()
+    with pytest.raises(ValueError, match="is closed"):
+        dispatcher.dispatch(datetime.now(UTC))
+    os.kill(worker.identity.pid, signal.SIGKILL)
+    dispatcher.settle(connection.wait([worker.pidfd], 10), datetime.now(UTC))
+    wait_for(lambda: _ended(scene, dispatcher, "r"))
+    assert scene.story("r") == ["run_started 1", "run_finished 1 success"]
+
+
+def test_a_retry_waits_for_its_time(scene: Scene, wait_for: WaitFor) -> None:
+    dispatcher = scene.begin()
+    scene.ask("r", "false", retries={"max": 1, "delay_s": 1})
+    wait_for(lambda: _ended(scene, dispatcher, "r"))
+    wake_s = dispatcher.wake_s()
+    assert wake_s is not None
+    assert 0 < wake_s <= 2
+    assert dispatcher.queue.qsize() == 1
+    wait_for(_turning(dispatcher, lambda: len(scene.story("r")) == 4))
+    first, second = scene.events("run_started")
+    assert datetime.fromisoformat(second["timestamp"]) >= datetime.fromisoformat(
+        scene.events("run_finished")[0]["retry_at"]
+    )
+    assert (first["attempt"], second["attempt"]) == (1, 2)
+
+
+def test_requests_without_a_usable_name_are_left_alone(scene: Scene, wait_for: WaitFor) -> None:
+    scene.ask("x" * 128, dag="d.yaml")
+    for name in ("../up", "x" * 129, ""):
+        scene.log.append({"event": "run_requested", "run_id": name, "dag": "d.yaml", "timestamp": utc_timestamp()})
+    dispatcher = scene.begin(2)
+    scene.log.append({"event": "run_requested", "run_id": "a/b", "dag": "d.yaml"})
+    wait_for(lambda: _ended(scene, dispatcher, "x" * 128))
+    assert dispatcher.queue.qsize() == 0
+    assert {event["run_id"] for event in scene.events("run_started")} == {"x" * 128}
+
+
+def test_closing_gives_running_tasks_their_grace(scene: Scene, wait_for: WaitFor) -> None:
+    dispatcher = scene.begin()
+    scene.ask("r", "trap 'echo polite > said; exit' TERM; touch up; while :; do sleep 0.01; done")
+    wait_for(_turning(dispatcher, lambda: (scene.root / "up").exists()))
+    dispatcher.close()
+    assert (scene.root / "said").read_text("ascii") == "polite\n"
+    assert scene.story("r") == ["run_started 1", "run_finished 1 cancelled"]
+
+
+def test_killing_closes_what_runs_as_cancelled(scene: Scene, wait_for: WaitFor) -> None:
+    dispatcher = scene.begin()
+    scene.ask("r", "echo $$ > pid; exec sleep 60")
+    file = scene.root / "pid"
+    wait_for(_turning(dispatcher, lambda: file.exists() and file.read_text("ascii").strip()))
+    dispatcher.kill()
+    assert scene.story("r") == ["run_started 1", "run_finished 1 cancelled"]
+    assert not is_running(int(file.read_text("ascii")))
+    assert dispatcher.pool.is_empty()
+
+
+def test_closing_leaves_no_descriptor(scene: Scene, wait_for: WaitFor) -> None:
+    scene.begin().close()
+    scene.ask("before")
+    before = psutil.Process().num_fds()
+    dispatcher = scene.begin()
+    other = psutil.Popen(["sleep", "300"])
+    scene.tell("run_started", "theirs", pid=other.pid, starttime=identity(other.pid).starttime)
+    scene.ask("r")
+    wait_for(lambda: _ended(scene, dispatcher, "r") and len(dispatcher.waitables()) == 3)
+    dispatcher.close()
+    other.kill()
+    other.wait(5)
+    wait_for(lambda: psutil.Process().num_fds() <= before)

@@ -1,0 +1,139 @@
+"""`--once`: one minute judged once, whoever else is there; its exit code is the outcome of its runs."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import pytest
+from service import Service, is_running, kill9
+
+WaitFor = Callable[..., None]
+WAIT = "touch up; while [ ! -e go ]; do sleep 0.02; done"
+
+
+def _minutes(service: Service) -> list[str]:
+    return [event["minute"] for event in service.events("schedule_enqueued")]
+
+
+@pytest.mark.parametrize(("run", "code", "status"), [("true", 0, "success"), ("exit 7", 1, "failed")])
+def test_the_exit_code_is_the_outcome_of_its_runs(service: Service, run: str, code: int, status: str) -> None:
+    service.schedule("s", "* * * * *", service.dag("d", run))
+    assert service.start("--once").wait(20) == code
+    lines = service.out().splitlines()
+    assert lines[:3] == ["Loaded 1 schedule(s) from schedules", "Running single tick...", "Enqueued 1 run(s)"]
+    assert lines[3].split()[0] == status
+    assert service.err() == ""
+
+
+def test_nothing_due_starts_no_worker_and_is_well(service: Service) -> None:
+    service.schedule("s", "0 0 31 2 *", service.dag("d", "true"))
+    assert service.start("--once").wait(20) == 0
+    assert service.out().splitlines()[-1] == "Enqueued 0 run(s)"
+    assert [event["event"] for event in service.events()] == ["schedules_loaded"]
+
+
+def test_ten_at_once_run_the_minute_once_and_all_end_well(service: Service) -> None:
+    for name in ("a", "b"):
+        service.schedule(name, "* * * * *", service.dag(name, "echo $RUN_ID >> effects"))
+    all_ten = [service.start("--once") for _ in range(10)]
+    assert [process.wait(60) for process in all_ten] == [0] * 10
+    assert len(set(service.starts())) == len(_minutes(service))
+    assert set(service.starts().values()) == {1}
+    ran = (service.root / "effects").read_text("ascii").split()
+    assert sorted(ran) == sorted(event["run_id"] for event in service.events("schedule_enqueued"))
+
+
+@pytest.mark.parametrize(("run", "code"), [("true", 0), ("false", 1)])
+def test_beside_a_service_its_minute_is_run_once_and_the_outcome_is_its_own(
+    service: Service, wait_for: WaitFor, run: str, code: int
+) -> None:
+    others = service.dag("others", "exit 9" if code == 0 else "true")
+    service.start()
+    wait_for(service.is_ready)
+    # The service does not know this one: it stands in a directory of its own.
+    (service.root / "ci").mkdir()
+    service.schedule("s", "* * * * *", service.dag("d", f"sleep 0.2; {run}"))
+    (service.root / "schedules" / "s.yaml").rename(service.root / "ci" / "s.yaml")
+    once = service.start("--once", "--dir", "ci")
+    asked = service.ask(others)
+    assert once.wait(20) == code
+    wait_for(lambda: service.has_ended(asked))
+    assert set(service.starts().values()) == {1}
+    workers = {event["pid"] for event in service.events("run_started")}
+    assert once.pid not in workers
+    assert asked not in service.out()
+
+
+def test_it_takes_over_when_the_service_it_waits_for_is_killed(service: Service, wait_for: WaitFor) -> None:
+    held = service.dag("held", WAIT)
+    supervisor = service.start(SCHED_MAX_PARALLEL="1")
+    wait_for(service.is_ready)
+    blocking = service.ask(held)
+    wait_for((service.root / "up").exists)
+    (service.root / "ci").mkdir()
+    service.schedule("s", "* * * * *", service.dag("d", "true"))
+    (service.root / "schedules" / "s.yaml").rename(service.root / "ci" / "s.yaml")
+    once = service.start("--once", "--dir", "ci")
+    wait_for(lambda: "Enqueued 1 run(s)" in service.out())
+    kill9(supervisor)
+    # It does not wait for the run that the killed service's worker still has.
+    assert once.wait(20) == 0
+    assert service.story(blocking) == ["run_started 1"]
+    (service.root / "go").touch()
+    wait_for(lambda: service.has_ended(blocking))
+    assert set(service.starts().values()) == {1}
+
+
+def test_runs_that_a_service_left_waiting_are_run_too(service: Service) -> None:
+    asked = service.ask(service.dag("d", "true"))
+    assert service.start("--once").wait(20) == 0
+    assert service.story(asked) == ["run_started 1", "run_finished 1 success"]
+    assert asked in service.out()
+
+
+def test_attempts_are_made_before_it_ends(service: Service) -> None:
+    service.schedule("s", "* * * * *", service.dag("d", "[ $ATTEMPT = 2 ]"), retries={"max": 2, "delay": "0s"})
+    assert service.start("--once").wait(20) == 0
+    (run_id,) = {event["run_id"] for event in service.events("run_started")}
+    assert service.story(run_id)[-1] == "run_finished 2 success"
+
+
+def test_a_moment_long_ago_does_not_date_what_happens_now(service: Service) -> None:
+    service.schedule("s", "0 9 * * *", service.dag("d", "false"), retries={"max": 1, "delay": "1s"})
+    words = ("-c", "from scheduler.cli import main; raise SystemExit(main())")
+    process = service.launch(*words, "tick", "--dir", "schedules", "--now", "2026-01-05T09:00:10Z")
+    assert process.wait(20) == 1
+    first, second = service.events("run_finished")
+    assert first["minute"] == "2026-01-05T09:00:00Z"
+    assert abs((datetime.fromisoformat(first["retry_at"]) - datetime.now(UTC)).total_seconds()) < 60
+    assert second["attempt"] == 2
+
+
+def test_a_crashed_run_of_a_killed_service_is_closed_and_does_not_count(service: Service, wait_for: WaitFor) -> None:
+    held = service.dag("held", WAIT)
+    supervisor = service.start()
+    asked = service.ask(held)
+    wait_for((service.root / "up").exists)
+    worker = service.events("run_started", asked)[0]["pid"]
+    kill9(supervisor)
+    os.kill(worker, signal.SIGKILL)
+    wait_for(lambda: not is_running(worker))
+    assert service.start("--once").wait(20) == 0
+    assert service.story(asked) == ["run_started 1", "run_finished 1 crashed"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_when_it_is_stopped_its_run_is_cancelled_and_nothing_is_left(
+    service: Service, wait_for: WaitFor, number: signal.Signals
+) -> None:
+    service.schedule("s", "* * * * *", service.dag("d", "echo $$ > pid; exec sleep 300"))
+    once = service.start("--once")
+    pid = service.root / "pid"
+    wait_for(lambda: pid.exists() and pid.read_text("ascii").endswith("\n"))
+    once.send_signal(number)
+    assert once.wait(20) == 130
+    assert [event["status"] for event in service.events("run_finished")] == ["cancelled"]
+    assert not is_running(int(pid.read_text("ascii")))
