@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from .schedules import Configuration
 
 __all__ = ["build_module_parser", "build_parser", "main", "main_module"]
+
 
 class _Parser(argparse.ArgumentParser):
     """A parser whose errors are one line."""
@@ -132,8 +132,10 @@ def _add_dir(parser: argparse.ArgumentParser) -> None:
 
 
 def _guarded(act: Callable[[argparse.Namespace], int], options: argparse.Namespace) -> int:
-    """Run a command; what a person can mend becomes one line and exit code 2."""
-    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
+    """Run a command; what a person can mend becomes one line and exit code 2.
+
+    Warnings of `logging` reach stderr by its handler of last resort, as plain lines.
+    """
     try:
         code = act(options)
         sys.stdout.flush()
@@ -301,7 +303,12 @@ def _next(options: argparse.Namespace) -> int:
         fires = _fires_after(schedule.fires.next, now.astimezone(schedule.zone)) if schedule.enabled else ()
         for fire in islice(fires, max(0, options.count)):
             utc = fire.astimezone(UTC)
-            row = {"schedule_id": schedule.id, "fire_time": fire.isoformat(), "utc": utc.isoformat(), "cron": schedule.cron}
+            row = {
+                "schedule_id": schedule.id,
+                "fire_time": fire.isoformat(),
+                "utc": utc.isoformat(),
+                "cron": schedule.cron,
+            }
             rows.append({**row, "explained": schedule.fires.explain(), "in_s": round((utc - now).total_seconds(), 1)})
     rows.sort(key=lambda row: str(row["utc"]))
     if options.json:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable
 from functools import lru_cache
@@ -197,6 +196,8 @@ def _hashed_term(kind: Kind, match: re.Match[str], seed: str) -> Term:
         if high < low:
             raise _RefusedError(match[0], f"has a range that ends before it starts; allowed: H({high}-{low})")
     step = _step(kind, match[0], match[3], high - low + 1)
+    import hashlib  # OpenSSL takes 2 ms to load, and few expressions have an H
+
     # surrogatepass: an id that came from a file name may hold bytes that are no text.
     digest = hashlib.blake2b(f"{seed}\0{kind.name}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
     first = low + int.from_bytes(digest) % (step if match[3] else high - low + 1)

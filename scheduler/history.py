@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from workers.events import Event
-from workers.process import Identity
+from workers.process_id import Identity
 
 from .verdicts import KEPT, Range, ScheduleState
 

@@ -177,7 +177,12 @@ def schedule_from(entry: Schedule | Mapping[str, Any]) -> Schedule:
     """
     if isinstance(entry, Schedule):
         return entry
-    document = Document("<schedule>", b"", dict(entry))
+    try:
+        data = json.loads(json.dumps(dict(entry), allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as error:
+        message = f"schedule `{entry.get('id')!s:.128}` cannot be written as JSON: {error}"
+        raise InvalidFile([Fault("<schedule>", 1, 1, message)]) from None
+    document = Document("<schedule>", b"", data)
     schedule, faults = _convert(document, (), Path.cwd())
     if faults or schedule is None:
         raise InvalidFile(faults)
@@ -259,9 +264,9 @@ def _convert(document: Document, at: tuple[int, ...], project: Path) -> tuple[Sc
 def _wrong(schedule: Schedule) -> Iterator[tuple[str, str]]:
     """Yield (key, what is wrong) for values that are of the right type."""
     if not is_id(schedule.id):
-        yield "id", f"{schedule.id!r} is no id; {ID_RULE}"
+        yield "id", f"{schedule.id[:128]!r} is no id; {ID_RULE}"
     if not is_id(schedule.tenant):
-        yield "tenant", f"{schedule.tenant!r} is no id; {ID_RULE}"
+        yield "tenant", f"{schedule.tenant[:128]!r} is no id; {ID_RULE}"
     try:
         _compiled(schedule.cron, schedule.id)
     except InvalidCron as error:
@@ -269,23 +274,23 @@ def _wrong(schedule: Schedule) -> Iterator[tuple[str, str]]:
     try:
         _zone(schedule.timezone)
     except (OSError, ValueError, KeyError):
-        yield "timezone", f"unknown time zone {schedule.timezone!r}{did_you_mean(schedule.timezone, _zones())}"
-    if schedule.params:
-        yield from _wrong_params(schedule.params)
+        near = did_you_mean(schedule.timezone, _zones())
+        hint = (
+            near if near.endswith("?") else "; allowed: the names of the IANA database, such as `Europe/Paris` or `UTC`"
+        )
+        yield "timezone", f"unknown time zone {schedule.timezone[:80]!r}{hint}"
+    if schedule.params and (size := len(json.dumps(schedule.params))) > _PARAMS_BYTES:
+        yield (
+            "params",
+            f"`params` take {size} bytes as JSON; at most {_PARAMS_BYTES} are allowed, put the rest in a file",
+        )
     if schedule.catchup_window is not None and schedule.catchup == "none":
-        yield "catchup_window", "has no meaning without `catchup: latest` or `catchup: all`"
+        yield "catchup_window", "`catchup_window` has no meaning without `catchup: latest` or `catchup: all`"
     if schedule.catchup == "all" and schedule.overlap == "skip":
-        yield "catchup", "`all` would be skipped by `overlap: skip`; write `overlap: queue` or `overlap: allow`"
-
-
-def _wrong_params(params: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    try:
-        size = len(json.dumps(params, allow_nan=False))
-    except (TypeError, ValueError, RecursionError) as error:
-        yield "params", f"cannot be written as JSON: {error}"
-        return
-    if size > _PARAMS_BYTES:
-        yield "params", f"take {size} bytes as JSON; at most {_PARAMS_BYTES} are allowed, put the rest in a file"
+        yield (
+            "catchup",
+            "`catchup: all` would be skipped by `overlap: skip`; write `overlap: queue` or `overlap: allow`",
+        )
 
 
 # Schedules share what they write alike: 100,000 of them have few different expressions and zones.

@@ -14,7 +14,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from workers.events import Event, iso
-from workers.process import Identity, is_alive
+from workers.process_id import Identity, is_alive
 from workers.segments import LogReader, read_backward
 from workers.settings import Settings
 

@@ -15,7 +15,9 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Return rows under a head, each column as wide as its widest cell."""
     cells = [list(head), *([_clean(cell) for cell in row] for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells)
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells
+    )
 
 
 def render(status: Mapping[str, Any]) -> str:
@@ -24,13 +26,13 @@ def render(status: Mapping[str, Any]) -> str:
     lines = [f"tickpool: {_MARKS[status['health']]}"]
     lines += [f"  ! {problem}" for problem in status["problems"]]
     if supervisor["pid"] is not None:
-        lines.append(
-            f"supervisor  pid {supervisor['pid']}  up {_span(supervisor['uptime_s'])}  cpu {supervisor['cpu_percent']} %"
-            f"  rss {_size(supervisor['rss_bytes'])}"
-        )
+        usage = f"cpu {supervisor['cpu_percent']} %  rss {_size(supervisor['rss_bytes'])}"
+        lines.append(f"supervisor  pid {supervisor['pid']}  up {_span(supervisor['uptime_s'])}  {usage}")
     waits = f", the oldest for {_span(queue['oldest_wait_s'])}" if queue["depth"] else ""
     lines.append(f"queue       {queue['depth']} waiting{waits}")
-    lines.append(f"log         {status['log']['path']}  {_size(status['log']['bytes'])}, {status['corrupt_lines']} corrupt line(s)")
+    lines.append(
+        f"log         {status['log']['path']}  {_size(status['log']['bytes'])}, {status['corrupt_lines']} corrupt line(s)"
+    )
     if status["workers"]:
         head = ("WORKER", "PID", "STATE", "RUN", "ELAPSED", "CPU", "RSS", "CHILDREN")
         rows = [
@@ -52,13 +54,12 @@ def render_runs(runs: Sequence[Mapping[str, Any]]) -> str:
     if not runs:
         return "No runs yet"
     head = ("RUN", "STATUS", "ENDED", "TOOK", "REASON")
-    return table(
-        head,
-        [
-            (run["run_id"], run["status"], _local(run["timestamp"]), _span(run.get("duration_s")), run.get("reason") or "")
-            for run in runs
-        ],
-    )
+    return table(head, map(_run_row, runs))
+
+
+def _run_row(run: Mapping[str, Any]) -> tuple[str, ...]:
+    ended, took = _local(run["timestamp"]), _span(run.get("duration_s"))
+    return run["run_id"], run["status"], ended, took, run.get("reason") or ""
 
 
 def render_fires(rows: Sequence[Mapping[str, Any]]) -> str:

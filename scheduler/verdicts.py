@@ -76,7 +76,8 @@ class ScheduleState(msgspec.Struct):
     def settle(self) -> ScheduleState:
         """Return the same state in little room: all but the newest verdicts become ranges.
 
-        Between two verdicts of a range every fire time has one, for they were judged in order and none was left out.
+        Between two verdicts of a range every fire time has one, for they were judged in order and none was left out;
+        times in which the schedule was not in force count with them.
         Where a missed range lies between them they stay apart, because the missed may come again when the clock is
         set back; what lies behind the present time is no neighbour of what lies before it.
         """

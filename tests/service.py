@@ -30,6 +30,8 @@ class Service:
         self.log = root / "logs" / "orchestrator_state.jsonl"
         self.environ = {"SCHED_TICK_MS": "200", "SCHED_MAX_PARALLEL": "2", "TASK_GRACE_S": "0.3", "SCHED_GRACE_S": "5"}
         self._asked = 0
+        self._reader: LogReader | None = None
+        self._events: list[dict[str, Any]] = []
         self._started: list[subprocess.Popen[bytes]] = []
         (root / "schedules").mkdir(parents=True, exist_ok=True)
         (root / "dags").mkdir(exist_ok=True)
@@ -110,10 +112,11 @@ class Service:
 
     def events(self, name: str | None = None, run_id: str | None = None) -> list[dict[str, Any]]:
         """Return the events on record, of one name or one run where given, through all segments."""
-        reader = LogReader(self.log, from_start=True)
-        found = reader.read()
-        reader.close()
-        return [e for e in found if name in (None, e["event"]) and run_id in (None, e.get("run_id"))]
+        if self._reader is None or self._reader.path != self.log:
+            self._reader, self._events = LogReader(self.log, from_start=True), []
+        self._events += self._reader.read()
+        self._reader.close()
+        return [e for e in self._events if name in (None, e["event"]) and run_id in (None, e.get("run_id"))]
 
     def story(self, run_id: str) -> list[str]:
         """Return what happened to a run, such as `run_started 1` and `run_finished 1 success`."""
@@ -122,9 +125,10 @@ class Service:
         ]
         return [" ".join(str(e[key]) for key in ("event", "attempt", "status") if key in e) for e in told]
 
-    def has_ended(self, run_id: str) -> bool:
-        """Say whether the run's last end is on record."""
-        return any(not event.get("next_attempt") for event in self.events("run_finished", run_id))
+    def has_ended(self, *run_ids: str) -> bool:
+        """Say whether the last end of each run is on record."""
+        ended = {event["run_id"] for event in self.events("run_finished") if not event.get("next_attempt")}
+        return ended.issuperset(run_ids)
 
     def starts(self) -> Counter[tuple[str, int]]:
         """Count the starts on record of each (run_id, attempt)."""

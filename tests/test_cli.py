@@ -158,10 +158,10 @@ def test_validate_names_every_fault_of_every_file_and_exits_1(tickpool: Tickpool
         (["serve"], {"SCHED_MAX_PARALLEL": "0"}, "SCHED_MAX_PARALLEL='0'"),
         (["tick"], {"STATE_STORE_PATH": "/proc/none/log"}, "/proc/none"),
         (["serve"], {"STATE_STORE_PATH": "/proc/none/log"}, "/proc/none"),
-        (["tick"], {"STATE_STORE_PATH": "schedules"}, "directory"),
-        (["serve"], {"STATE_STORE_PATH": "schedules"}, "directory"),
-        (["status"], {"STATE_STORE_PATH": "schedules"}, "directory"),
-        (["runs"], {"STATE_STORE_PATH": "schedules"}, "directory"),
+        (["tick"], {"STATE_STORE_PATH": "schedules"}, "cannot be read: not a regular file"),
+        (["serve"], {"STATE_STORE_PATH": "schedules"}, "cannot be read: not a regular file"),
+        (["status"], {"STATE_STORE_PATH": "schedules"}, "cannot be read: not a regular file"),
+        (["runs"], {"STATE_STORE_PATH": "schedules"}, "cannot be read: not a regular file"),
     ],
 )
 def test_bad_input_is_one_line_on_stderr_and_exit_2(

@@ -195,7 +195,7 @@ def test_a_crashed_run_is_tried_again_only_where_its_request_says_so(service: Se
         kill9(_worker_of(service, run_id))
     wait_for(lambda: _has_begun(service, again, 2))
     _let_go(service)
-    wait_for(lambda: service.has_ended(once) and service.has_ended(again))
+    wait_for(lambda: service.has_ended(once, again))
     assert service.story(once) == ["run_started 1", "run_finished 1 crashed"]
     assert service.story(again)[1:] == ["run_finished 1 crashed", "run_started 2", "run_finished 2 success"]
     assert service.events("run_finished", once)[0]["reason"].endswith("was killed by SIGKILL")
@@ -206,7 +206,7 @@ def test_a_worker_killed_between_effect_and_end_leaves_one_crashed_run(service: 
     supervisor = service.start()
     wait_for(service.is_ready)
     asked = [service.ask(dag) for _ in range(4)]
-    wait_for(lambda: all(map(service.has_ended, asked)))
+    wait_for(lambda: service.has_ended(*asked))
     assert [service.story(run_id)[-1] for run_id in asked] == ["run_finished 1 crashed"] * 4
     assert _effects(service) == {"done": 4}
     wait_for(lambda: len(service.workers(supervisor)) == 2, timeout=2)
@@ -216,7 +216,9 @@ def test_many_random_kills_lose_nothing_and_start_nothing_twice(service: Service
     kills = 600 if os.environ.get("TICKPOOL_TEST_FULL") else 60
     dice = random.Random(1)
     dag = service.dag("d", EFFECTS.format(seconds=0.02))
-    supervisor = service.start(SCHED_MAX_PARALLEL="3", SCHED_TICK_MS="20", SCHED_WORKER_MAX_RUNS="7")
+    supervisor = service.start(
+        SCHED_MAX_PARALLEL="3", SCHED_TICK_MS="20", SCHED_WORKER_MAX_RUNS="7", STATE_SEGMENT_SIZE="64KiB"
+    )
     wait_for(lambda: service.is_ready() and len(service.workers(supervisor)) == 3)
     process = psutil.Process(supervisor.pid)
     before, threads_before = process.num_fds(), process.num_threads()
@@ -228,7 +230,7 @@ def test_many_random_kills_lose_nothing_and_start_nothing_twice(service: Service
         wait_for(lambda ended=ended: len(service.events("run_finished")) > ended or not dice.randrange(3))
         if victims:
             kill9(dice.choice(victims))
-    wait_for(lambda: all(map(service.has_ended, asked[-9:])) and all(map(service.has_ended, asked)), timeout=60)
+    wait_for(lambda: service.has_ended(*asked), timeout=60)
     _check(service, asked)
     statuses = Counter(event["status"] for event in service.events("run_finished"))
     assert statuses["success"] > len(asked) // 2
@@ -307,7 +309,7 @@ def test_queued_runs_start_once_each_after_the_service_was_killed(service: Servi
     kill9(first)
     _let_go(service)
     service.start()
-    wait_for(lambda: all(map(service.has_ended, running + queued)))
+    wait_for(lambda: service.has_ended(*running, *queued))
     _check(service, running + queued)
     assert all(service.story(run_id)[-1].endswith("success") for run_id in running + queued)
 
@@ -336,7 +338,7 @@ def test_when_service_and_workers_are_killed_the_next_start_closes_the_runs(
     left = pids.read_text("ascii").split()
     service.dag("d", "echo again >> effects")
     service.start()
-    wait_for(lambda: all(map(service.has_ended, asked)))
+    wait_for(lambda: service.has_ended(*asked))
     assert [pid for pid in left if is_running(int(pid))] == []
     assert service.story(asked[0])[1:] == ["run_finished 1 crashed", "run_started 2", "run_finished 2 success"]
     assert service.story(asked[1]) == ["run_started 1", "run_finished 1 crashed"]
@@ -356,7 +358,7 @@ def test_a_service_that_is_killed_again_and_again_loses_nothing(service: Service
             kill9(worker)
         kill9(supervisor)
     last = service.start()
-    wait_for(lambda: all(map(service.has_ended, asked)), timeout=30)
+    wait_for(lambda: service.has_ended(*asked), timeout=30)
     last.terminate()
     assert last.wait(20) == 0
     minutes = Counter((e["schedule_id"], e["minute"]) for e in service.events("schedule_enqueued"))
@@ -400,7 +402,7 @@ def test_lines_that_make_no_sense_stop_nothing(service: Service, wait_for: WaitF
     for event in nonsense:
         record_event(event, service.log)
     asked = service.ask(dag, retries="many", timeout_s=None)
-    wait_for(lambda: service.has_ended(asked) and service.has_ended("no_dag"))
+    wait_for(lambda: service.has_ended(asked, "no_dag"))
     assert service.story(asked) == ["run_started 1", "run_finished 1 success"]
     assert "names no DAG" in service.events("run_finished", "no_dag")[0]["reason"]
     assert "Traceback" not in service.err()

@@ -43,7 +43,9 @@ def test_a_service_that_was_never_started_is_down(service: Service) -> None:
     assert told["last_runs"] == []
 
 
-def test_a_running_service_shows_supervisor_workers_run_queue_and_next_fires(service: Service, wait_for: WaitFor) -> None:
+def test_a_running_service_shows_supervisor_workers_run_queue_and_next_fires(
+    service: Service, wait_for: WaitFor
+) -> None:
     sleeper = service.dag("sleeper", "sleep 30 & wait")
     service.schedule("yearly", "0 0 1 1 *", sleeper)
     supervisor = service.start()
@@ -146,7 +148,8 @@ def test_what_tasks_wrote_reaches_no_terminal_as_control_characters() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "shown"), [(0.04, "0.0s"), (59.94, "59.9s"), (61, "1m 1s"), (3700, "1h 1m"), (90000, "1d 1h"), (None, "-")]
+    ("seconds", "shown"),
+    [(0.04, "0.0s"), (59.94, "59.9s"), (61, "1m 1s"), (3700, "1h 1m"), (90000, "1d 1h"), (None, "-")],
 )
 def test_spans_are_shown_in_two_units(seconds: float | None, shown: str) -> None:
     run = {"run_id": "r", "status": "success", "timestamp": "2026-11-23T15:05:00Z", "duration_s": seconds}

@@ -10,10 +10,14 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from service import REPOSITORY, Service, is_running, kill9
+
+from scheduler.state_store import record_event
+from workers.event_log import LogUnwritable
 
 WaitFor = Callable[..., None]
 WAIT = "while [ ! -e go ]; do sleep 0.02; done"
@@ -65,7 +69,7 @@ def test_no_more_runs_go_on_at_once_than_there_are_workers(service: Service, wai
     dag = service.dag("d", "sleep 0.05")
     asked = [service.ask(dag) for _ in range(12)]
     service.start(SCHED_MAX_PARALLEL="3")
-    wait_for(lambda: all(map(service.has_ended, asked)))
+    wait_for(lambda: service.has_ended(*asked))
     assert _most_at_once(service) == 3
 
 
@@ -73,7 +77,7 @@ def test_workers_are_replaced_after_so_many_runs_and_no_run_is_lost(service: Ser
     dag = service.dag("d", "true")
     asked = [service.ask(dag) for _ in range(20)]
     service.start(SCHED_WORKER_MAX_RUNS="3")
-    wait_for(lambda: all(map(service.has_ended, asked)))
+    wait_for(lambda: service.has_ended(*asked))
     by_worker = Counter(event["pid"] for event in service.events("run_started"))
     assert sum(by_worker.values()) == 20
     assert max(by_worker.values()) <= 3
@@ -111,7 +115,7 @@ def test_a_stopped_service_lets_runs_end_and_starts_no_other(
     assert service.events()[-1]["event"] == "supervisor_stopped"
     assert service.out().endswith("Stopped\n")
     service.start()
-    wait_for(lambda: service.has_ended(queued) and service.has_ended(late))
+    wait_for(lambda: service.has_ended(queued, late))
     assert set(service.starts().values()) == {1}
 
 
@@ -203,7 +207,7 @@ def test_a_second_service_stands_by_and_takes_over_when_the_first_is_killed(
     assert len(set(minutes)) == len(minutes)
     assert set(service.starts().values()) == {1}
     times = [datetime.fromisoformat(minute) for minute in minutes]
-    assert {(after - before).total_seconds() for before, after in zip(times, times[1:], strict=False)} == {1.0}
+    assert {(after - before).total_seconds() for before, after in pairwise(times)} == {1.0}
 
 
 def test_a_service_that_stands_by_can_be_stopped(service: Service, wait_for: WaitFor) -> None:
@@ -291,7 +295,8 @@ def small_disk(service: Service) -> Iterator[Path]:
     subprocess.run(["umount", str(place)], check=True)
 
 
-def _fill(place: Path) -> Path:
+def _fill(service: Service, place: Path) -> Path:
+    """Take all the space there is, and what is left in the log's last page; return the file to remove."""
     filler = place / "filler"
     with open(filler, "ab", buffering=0) as file:
         size = 1 << 16
@@ -300,6 +305,12 @@ def _fill(place: Path) -> Path:
                 file.write(b"x" * size)
             except OSError:
                 size //= 2
+    size = 4096
+    while size:
+        try:
+            record_event({"event": "padding", "text": "x" * size}, service.log)
+        except LogUnwritable:
+            size //= 2
     return filler
 
 
@@ -310,7 +321,7 @@ def test_a_full_disk_stops_nothing_and_loses_nothing(service: Service, wait_for:
     wait_for(service.is_ready)
     running = service.ask(dag)
     wait_for((service.root / "up").exists)
-    filler = _fill(small_disk)
+    filler = _fill(service, small_disk)
     seen = len(service.events())
     (service.root / "go").touch()
     wait_for(lambda: (service.root / "effects").exists() and "its end is not on record yet" in service.err())
@@ -325,7 +336,7 @@ def test_a_full_disk_stops_nothing_and_loses_nothing(service: Service, wait_for:
     supervisor.terminate()
     assert supervisor.wait(10) == 0
     minutes = [datetime.fromisoformat(event["minute"]) for event in service.events("schedule_enqueued")]
-    steps = {(after - before).total_seconds() for before, after in zip(minutes, minutes[1:], strict=False)}
+    steps = {(after - before).total_seconds() for before, after in pairwise(minutes)}
     assert steps == {1.0}
     assert [event["seq"] for event in service.events()] == list(range(1, len(service.events()) + 1))
     # What goes on failing alike is said once.
@@ -337,7 +348,7 @@ def test_a_service_started_on_a_full_disk_waits_for_space(
 ) -> None:
     asked = service.ask(service.dag("d", "true"))
     (small_disk / "state.jsonl.leader").touch()
-    filler = _fill(small_disk)
+    filler = _fill(service, small_disk)
     supervisor = service.start()
     wait_for(lambda: "the service cannot begin" in service.err())
     filler.unlink()
@@ -353,7 +364,7 @@ def test_a_worker_without_a_service_records_its_end_when_there_is_space(
     supervisor = service.start()
     wait_for((service.root / "up").exists)
     kill9(supervisor)
-    filler = _fill(small_disk)
+    filler = _fill(service, small_disk)
     (service.root / "go").touch()
     wait_for(lambda: "its end is not on record yet" in service.err())
     filler.unlink()
@@ -403,9 +414,12 @@ def test_a_service_started_while_the_lock_is_held_waits_for_it(service: Service,
 
 def test_a_log_that_can_never_be_written_is_one_line_and_exit_code_2(service: Service) -> None:
     service.log.mkdir(parents=True)
-    supervisor = service.start()
-    assert supervisor.wait(10) == 2
-    assert service.err() == "logs/orchestrator_state.jsonl: cannot be written: Is a directory\n"
+    (service.root / "file").touch()
+    first, second = service.start(), service.start(STATE_STORE_PATH="file/state.jsonl")
+    assert (first.wait(10), second.wait(10)) == (2, 2)
+    for number, name in enumerate(("orchestrator_state.jsonl", "file")):
+        (line,) = service.err(number).splitlines()
+        assert name in line
 
 
 FAULTY = """

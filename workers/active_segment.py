@@ -13,7 +13,7 @@ from .events import Event, encode_line, hostname, seq_of, stamp
 from .lines import final_line, last_seq, line_start
 from .lock import refuse_network_filesystem
 from .log_files import LogUnwritable, begin_segment, move_tail, reason, sync_directory, write_whole
-from .segments import final_seq, list_segments, rotated_path
+from .segments import LogUnreadable, final_seq, list_segments, rotated_path
 
 __all__ = ["ActiveSegment"]
 
@@ -21,7 +21,8 @@ __all__ = ["ActiveSegment"]
 class ActiveSegment:
     """The file that has the log's path, with its end and its last seq.
 
-    Each time the lock was taken, call `look`, and `open` where that is False. Those, and `borrow`, may raise OSError.
+    Each time the lock was taken, call `look`, and `open` where that is False. Those may raise OSError and
+    LogUnreadable, and `borrow` OSError.
     """
 
     def __init__(self, path: Path, *, is_durable: bool) -> None:
@@ -85,14 +86,14 @@ class ActiveSegment:
 
         Raises LogUnwritable, InvalidEvent.
         """
-        first = list_segments(self.path)[-1].first_seq
-        if first > self.seq:
-            return False
         _, data = self._encode(opening)
         try:
+            first = list_segments(self.path)[-1].first_seq
+            if first > self.seq:
+                return False
             os.fdatasync(self._fd)
             begin_segment(self.path, data, rotated_path(self.path, first))
-        except OSError as error:
+        except (OSError, LogUnreadable) as error:
             raise LogUnwritable(self._name, reason(error)) from None
         self.close()
         return True

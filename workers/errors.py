@@ -6,7 +6,6 @@ and says what was wrong, where, and what is allowed.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -43,6 +42,8 @@ class InvalidFile(TickpoolError):
 
 def did_you_mean(name: str, valid: Iterable[str]) -> str:
     """Return `; did you mean `x`?` for the nearest valid name, or what is allowed when none is near."""
+    import difflib  # only here, on the way to an error: it costs every command 2 ms
+
     names = sorted(valid)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     if near:

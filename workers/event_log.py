@@ -105,21 +105,21 @@ class EventLog:
     def prune(self, keep_segments: int, keep_s: float, now_s: float) -> list[Path]:
         """Remove the oldest rotated segments: those beyond `keep_segments`, and those last written over `keep_s` ago.
 
-        A segment that stays keeps all that are younger: a log has no holes. Raises LogUnwritable, LogUnreadable.
+        A segment that stays keeps all that are younger: a log has no holes. Raises LogUnwritable.
         """
-        rotated = [segment.path for segment in list_segments(self.path) if segment.path != self.path]
-        removed = []
-        for place, path in enumerate(rotated):
-            try:
+        removed: list[Path] = []
+        try:
+            rotated = [segment.path for segment in list_segments(self.path) if segment.path != self.path]
+            for place, path in enumerate(rotated):
                 is_among_newest = len(rotated) - place <= keep_segments
                 if is_among_newest and now_s - os.stat(path).st_mtime <= keep_s:
                     break
                 os.unlink(path)
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                raise LogUnwritable(str(self.path), reason(error)) from None
-            removed.append(path)
+                removed.append(path)
+        except FileNotFoundError:
+            pass  # another process prunes at this moment
+        except (OSError, LogUnreadable) as error:
+            raise LogUnwritable(str(self.path), reason(error)) from None
         return removed
 
     def sync(self) -> None:
@@ -158,7 +158,7 @@ class EventLog:
                 self._active.open()
         except BaseException as error:
             self._leave()
-            if isinstance(error, OSError):
+            if isinstance(error, OSError | LogUnreadable):
                 raise LogUnwritable(str(self.path), reason(error)) from None
             raise
 
@@ -190,7 +190,7 @@ class EventLog:
         try:
             return reader.read()
         except LogUnreadable as error:
-            raise LogUnwritable(str(self.path), str(error)) from None
+            raise LogUnwritable(str(self.path), reason(error)) from None
 
     def _flush_after(self, write: int) -> None:
         """Flush the write of that number as `fsync` says; outside the lock, so that others write meanwhile."""

@@ -7,7 +7,7 @@ A line is one JSON object in ASCII, at most `MAX_LINE` bytes with its newline, i
 from __future__ import annotations
 
 import json
-import socket
+import os
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -72,7 +72,7 @@ def _second(second: int) -> str:
 
 def hostname() -> str:
     """Return this machine's name."""
-    return socket.gethostname()
+    return os.uname().nodename
 
 
 def stamp(event: Mapping[str, Any], seq: int, host: str, pid: int) -> Event:

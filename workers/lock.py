@@ -16,7 +16,7 @@ from .errors import TickpoolError
 
 __all__ = ["Lock", "LockTimeout", "NetworkFilesystem", "refuse_network_filesystem"]
 
-_TRIES = 8
+_TRIES = 4
 _PAUSE_S = 0.0001
 _LONGEST_PAUSE_S = 0.005
 _NETWORK = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "fuse.glusterfs", "afs", "9p")
@@ -87,17 +87,16 @@ class Lock:
     def holder(self) -> int | None:
         """Return the pid that holds the lock, from /proc/locks, or None."""
         try:
-            stat = os.stat(self.path)
+            stat = os.fstat(self._fd) if self._fd >= 0 else os.stat(self._name)
             table = Path("/proc/locks").read_text(encoding="ascii", errors="replace")
         except OSError:
             return None
-        inode = f"{os.major(stat.st_dev):02x}:{os.minor(stat.st_dev):02x}:{stat.st_ino}"
-        for row in table.splitlines():
-            columns = row.split()
-            if "->" not in columns and inode in columns and "FLOCK" in columns:
-                pid = int(columns[columns.index(inode) - 1])
-                return pid if pid > 0 else None
-        return None
+        rows = [row.split() for row in table.splitlines() if "FLOCK" in row and "->" not in row]
+        pids = {columns[5]: int(columns[4]) for columns in rows if columns[5].endswith(f":{stat.st_ino}")}
+        device = f"{os.major(stat.st_dev):02x}:{os.minor(stat.st_dev):02x}:{stat.st_ino}"
+        # btrfs shows another device number there than stat does.
+        pid = pids.get(device, next(iter(pids.values()), 0) if len(pids) == 1 else 0)
+        return pid if pid > 0 else None
 
     def _open(self) -> int:
         # Imported here because readers never lock and filelock costs 40 ms to import.

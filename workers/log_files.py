@@ -28,8 +28,10 @@ class LogNotFlushed(LogUnwritable):
         return f"{self.args[0]}: written, but not flushed to the disk: {self.args[1]}"
 
 
-def reason(error: OSError) -> str:
+def reason(error: OSError | TickpoolError) -> str:
     """Return what the system said, and of which file when it named one."""
+    if isinstance(error, TickpoolError):
+        return str(error)
     said = error.strerror or str(error)
     return f"{said} ({error.filename2 or error.filename})" if error.filename else said
 

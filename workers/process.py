@@ -17,38 +17,14 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from .errors import TickpoolError
+from .process_id import Identity, Stat, identity, is_alive, read_stat
 
 __all__ = ["CannotStart", "Child", "Exit", "Identity", "Stat", "fork", "identity", "is_alive", "read_stat", "spawn"]
 
 _PR_SET_PDEATHSIG = 1
-
-
-class Identity(NamedTuple):
-    """A process for good: pids are used again, and wall clocks move, but these three together never repeat."""
-
-    boot_id: str
-    pid: int
-    starttime: int
-
-
-class Stat(NamedTuple):
-    """What `/proc/PID/stat` says (proc(5)); `starttime` is in clock ticks since boot."""
-
-    pid: int
-    state: str
-    ppid: int
-    pgrp: int
-    session: int
-    starttime: int
-
-    @property
-    def is_running(self) -> bool:
-        """Tell whether it still runs code: a zombie does not."""
-        return self.state not in "ZXx"
 
 
 class Exit(NamedTuple):
@@ -70,43 +46,6 @@ class CannotStart(TickpoolError):
 
     def __str__(self) -> str:
         return str(self.args[1])
-
-
-@functools.cache
-def _boot_id() -> str:
-    return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
-
-
-def read_stat(pid: int) -> Stat | None:
-    """Read a process's line of `/proc`, or None when there is no such process."""
-    try:
-        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
-    except (FileNotFoundError, ProcessLookupError, PermissionError):
-        return None
-    try:
-        line = os.read(fd, 4096)
-    except ProcessLookupError:
-        return None
-    finally:
-        os.close(fd)
-    # The name (field 2) may hold blanks and brackets, so fields are counted after the last `)`.
-    fields = line[line.rindex(b")") + 2 :].split(None, 20)
-    return Stat(pid, fields[0].decode("ascii"), int(fields[1]), int(fields[2]), int(fields[3]), int(fields[19]))
-
-
-def identity(pid: int) -> Identity:
-    """Name a process so that it is never mistaken for another. Raises ProcessLookupError when there is none."""
-    stat = read_stat(pid)
-    if stat is None:
-        raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH), f"pid {pid}")
-    return Identity(_boot_id(), pid, stat.starttime)
-
-
-def is_alive(process: Identity) -> bool:
-    """Tell whether this very process still runs; a zombie, or another process with its pid, does not count."""
-    stat = read_stat(process.pid)
-    same = stat is not None and stat.starttime == process.starttime and process.boot_id == _boot_id()
-    return same and stat is not None and stat.is_running
 
 
 class Child:

@@ -58,6 +58,13 @@ def rotated_path(path: Path, first_seq: int) -> Path:
 
 def list_segments(path: Path) -> list[Segment]:
     """Return the files of the log, oldest first, the active one (if it exists) last. Raises LogUnreadable."""
+    try:
+        return _list_segments(path)
+    except OSError as error:
+        raise LogUnreadable(str(path), error.strerror) from None
+
+
+def _list_segments(path: Path) -> list[Segment]:
     while True:
         fd = _open(path)
         rotated = _list_rotated(path)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import msgspec
 
 from .errors import TickpoolError
-from .event_log import EventLog, Fsync
 from .units import Duration, parse_size
+
+if TYPE_CHECKING:
+    from .event_log import EventLog
 
 __all__ = ["InvalidSetting", "Settings", "Variable", "read_settings", "variables"]
 
@@ -34,7 +36,7 @@ class Settings(msgspec.Struct, frozen=True):
     max_parallel: int = 3
     grace_s: float = 30.0
     task_grace_s: float = 5.0
-    fsync: Fsync = "interval"
+    fsync: Literal["off", "interval", "always"] = "interval"
     lock_timeout_s: float = 10.0
     segment_bytes: int = 16 * 1024 * 1024
     keep_segments: int = 64
@@ -44,6 +46,9 @@ class Settings(msgspec.Struct, frozen=True):
 
     def state_log(self) -> EventLog:
         """Return the log of runs and schedules."""
+        # Imported here: a reader has no need of the writer.
+        from .event_log import EventLog
+
         return EventLog(self.state_path, fsync=self.fsync, lock_timeout_s=self.lock_timeout_s)
 
     def environ(self) -> dict[str, str]:
@@ -53,7 +58,9 @@ class Settings(msgspec.Struct, frozen=True):
 
     def task_log(self) -> EventLog:
         """Return the log of tasks."""
-        fsync: Fsync = "interval" if self.fsync == "always" else self.fsync
+        from .event_log import EventLog
+
+        fsync = "interval" if self.fsync == "always" else self.fsync
         return EventLog(self.events_path, fsync=fsync, lock_timeout_s=self.lock_timeout_s)
 
 

@@ -21,7 +21,8 @@ class InvalidDuration(TickpoolError):
     """A text that is no duration."""
 
     def __str__(self) -> str:
-        return f"{self.args[0]!r} is not a duration; write a number with ms, s, m, h, d or w (`90s`, `1h30m`), at most 10 years"
+        form = "write a number with ms, s, m, h, d or w (`90s`, `1h30m`), at most 10 years"
+        return f"{self.args[0]!r} is not a duration; {form}"
 
 
 class InvalidSize(TickpoolError):
