@@ -13,7 +13,7 @@ from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
-from workers.event_log import LogUnwritable
+from workers.event_log import LogNotFlushed, LogUnwritable
 from workers.events import Event
 from workers.ids import ID_RULE, is_id
 from workers.lock import LockTimeout
@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 _WAIT_S = 0.2
 _KILLED_WITHIN_S = 5.0
 _AGAIN_S = 1.0
+_FLUSH_S = 0.5
 _ASKING = ("schedule_enqueued", "run_requested")
 
 
@@ -46,6 +47,10 @@ class Dispatcher:
 
     def __init__(self, settings: Settings, size: int, *, adopts: bool = False) -> None:
         self.store = StateStore(settings.state_log())
+        self.task_log = settings.task_log()
+        if settings.fsync == "interval":
+            # Flushed by `flush`, when there is time: no run waits for the disk.
+            self.store.log.fsync = "off"
         self.queue = RunQueue()
         self.pool = WorkerPool(settings, size)
         self._settings = settings
@@ -56,6 +61,8 @@ class Dispatcher:
         self._to_watch: list[Identity] = []
         self._owed: list[Event] = []
         self._held_until = 0.0
+        self._flushed = self.store.reader.position
+        self._dirty_since: float | None = None
 
     def recover(self, now: datetime) -> None:
         """Replay the log: refill the queue, watch runs whose process lives, close those whose process is gone."""
@@ -107,6 +114,8 @@ class Dispatcher:
         """Return in how many seconds there is something to do that no waitable tells of; None when there is not."""
         held_s = max(0.0, self._held_until - time.monotonic())
         rests_s = [self.pool.pause_s()]
+        if self._dirty_since is not None:
+            rests_s.append(max(0.0, self._dirty_since + _FLUSH_S - time.monotonic()))
         if self._owed or (held_s and not self.queue.empty()):
             rests_s.append(held_s)
         retry_at = self.queue.next_wake()
@@ -136,6 +145,21 @@ class Dispatcher:
         if restart:
             self.start_workers()
 
+    def flush(self) -> None:
+        """Flush the logs half a second after something came; the workers leave it to this process."""
+        if self._settings.fsync == "off" or self.store.reader.position == self._flushed:
+            return
+        now = time.monotonic()
+        self._dirty_since = self._dirty_since or now
+        if now - self._dirty_since < _FLUSH_S:
+            return
+        self._flushed, self._dirty_since = self.store.reader.position, None
+        for log in (self.store.log, self.task_log):
+            try:
+                log.sync()
+            except LogNotFlushed as error:
+                logger.error("%s", error)  # noqa: TRY400
+
     def run_until(
         self, is_done: Callable[[], bool], on_handed: Callable[[list[RunRequest]], object] = lambda _: None
     ) -> None:
@@ -147,6 +171,7 @@ class Dispatcher:
             wake_s = self.wake_s()
             ready = connection.wait(self.waitables(), _WAIT_S if wake_s is None else min(wake_s, _WAIT_S))
             self.settle(ready, datetime.now(UTC))
+            self.flush()
 
     def kill(self) -> None:
         """Kill the workers that are left, and all that their tasks left; their runs are closed as cancelled."""
@@ -164,7 +189,10 @@ class Dispatcher:
             self.kill()
             for pidfd in list(self._watched):
                 self._unwatch(pidfd)
+            self._dirty_since = float("-inf")
+            self.flush()
             self.store.close()
+            self.task_log.close()
 
     def _await_workers(self, timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s
@@ -294,6 +322,9 @@ class Dispatcher:
 
         try:
             self.store.commit(still_due)
+        except LogNotFlushed as error:
+            logger.error("%s", error)  # noqa: TRY400
+            self._owed.clear()
         except (LogUnwritable, LockTimeout) as error:
             logger.error("%d event(s) wait: %s", len(self._owed), error)  # noqa: TRY400
             self._hold()

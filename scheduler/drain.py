@@ -61,14 +61,15 @@ def drain_queue(run_queue: RunQueueLike, max_parallel: int = 3) -> list[dict[str
     ends: dict[str, Event] = {}
 
     def note(event: Event) -> None:
-        if event.get("event") == "run_finished" and not event.get("next_attempt"):
-            ends[str(event.get("run_id"))] = event
+        if event.get("event") == "run_finished" and not event.get("next_attempt") and event.get("run_id") in names:
+            ends[str(event["run_id"])] = event
 
     try:
         waiting = _admit(dispatcher.store, requests)
+        names = {request["run_id"] for request in waiting}
         dispatcher.store.follow(note)
         dispatcher.take(waiting)
-        dispatcher.run_until(lambda: all(request["run_id"] in ends for request in waiting))
+        dispatcher.run_until(lambda: len(ends) == len(waiting))
     finally:
         dispatcher.close()
     # Each end is told once: a second request for the same run was refused.

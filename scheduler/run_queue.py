@@ -41,8 +41,7 @@ class RunQueue:
                 self._activate(run.request)
             else:
                 waiting.append(run)
-        # One that waits for its next attempt has had its turn already.
-        for run in sorted(waiting, key=lambda run: run.retry_at is None):
+        for run in waiting:
             self.put_later(run.next_request(), run.retry_at)
 
     def put(self, request: RunRequest) -> None:

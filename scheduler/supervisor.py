@@ -46,6 +46,7 @@ logger = logging.getLogger(__name__)
 _STANDBY_S = 0.5
 _SETTLE_S = 0.2
 _AGAIN_S = 1.0
+_ROTATE_S = 1.0
 _SWITCH_S = 0.0002
 # A full disk gets its space back; a missing permission does not come by waiting.
 _PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
@@ -70,12 +71,11 @@ class Supervisor:
         self._wakeup = Wakeup()
         self._clock = ClockWatch()
         self._dispatcher = Dispatcher(settings, settings.max_parallel, adopts=True)
-        self._task_log = settings.task_log()
         self._ready: list[Any] = []
         self._faults: dict[str, str] = {}
         self._pending: Configuration | None = None
         self._late_reason = "down"
-        self._scanned_at = self._synced_at = time.monotonic()
+        self._scanned_at = self._rotated_at = time.monotonic()
 
     def run(self) -> int:
         """Serve until SIGTERM or SIGINT; return the exit code."""
@@ -121,9 +121,10 @@ class Supervisor:
 
     def _begin(self) -> bool:
         """Replay the log and go on from it; False when told to stop. A log that is locked or full is waited for."""
+        self._dispatcher.recover(datetime.now(UTC))
         while not self._wakeup.stops():
             try:
-                self._replay()
+                self._announce()
             except (LogUnwritable, LockTimeout) as error:
                 cause = error.__context__
                 if isinstance(error, LogUnwritable) and getattr(cause, "errno", None) not in _PASSING:
@@ -139,9 +140,9 @@ class Supervisor:
                 return True
         return False
 
-    def _replay(self) -> None:
+    def _announce(self) -> None:
+        """Put this service and its configuration on record."""
         dispatcher, settings, now = self._dispatcher, self._settings, datetime.now(UTC)
-        dispatcher.recover(now)
         me = identity(os.getpid())
         started = {"event": "supervisor_started", "starttime": me.starttime, "boot_id": me.boot_id}
         options = {"max_parallel": settings.max_parallel, "tick_ms": settings.tick_ms}
@@ -209,18 +210,17 @@ class Supervisor:
             self._say(f"[{datetime.now().astimezone():%H:%M:%S}] Draining {len(handed)} run(s)...")
 
     def _tend(self) -> None:
-        """Tell systemd how we are; flush and rotate the logs once a second."""
-        store, settings, pool = self._dispatcher.store, self._settings, self._dispatcher.pool
-        queued, schedules = self._dispatcher.queue.qsize(), len(self._ticker.schedules)
-        self._systemd.show(f"{pool.busy()} running, {queued} queued, {schedules} schedules")
-        if time.monotonic() - self._synced_at < 1.0:
+        """Tell systemd how we are; flush the logs, and rotate them when they have grown."""
+        dispatcher, settings = self._dispatcher, self._settings
+        running, queued = dispatcher.pool.busy(), dispatcher.queue.qsize()
+        self._systemd.show(f"{running} running, {queued} queued, {len(self._ticker.schedules)} schedules")
+        dispatcher.flush()
+        if time.monotonic() - self._rotated_at < _ROTATE_S:
             return
-        self._synced_at = time.monotonic()
-        if settings.fsync != "off":
-            store.log.sync()
+        self._rotated_at = time.monotonic()
         for rotated, log in (
-            (store.rotate(settings.segment_bytes), store.log),
-            (self._task_log.rotate(settings.segment_bytes, lambda _: ()), self._task_log),
+            (dispatcher.store.rotate(settings.segment_bytes), dispatcher.store.log),
+            (dispatcher.task_log.rotate(settings.segment_bytes, lambda _: ()), dispatcher.task_log),
         ):
             if rotated:
                 log.prune(settings.keep_segments, settings.keep_s, time.time())

@@ -25,7 +25,7 @@ from workers.events import (
 
 _text = st.text(st.characters(exclude_categories=["Cs"]))
 _scalar = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | _text
-_value = st.recursive(_scalar, lambda inner: st.lists(inner) | st.dictionaries(_text, inner), max_leaves=20)
+_value = st.recursive(_scalar, lambda inner: st.lists(inner) | st.dictionaries(_text, inner), max_leaves=10)
 _mapping = st.dictionaries(_text, _value)
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scheduler.history import History, epoch, in_lines
-from workers.events import Event, decode_line, encode_line, iso
+from workers.events import MAX_LINE, Event, decode_line, encode_line, iso
 from workers.process import Identity
 
 BASE = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
@@ -375,8 +375,24 @@ def test_what_was_judged_ahead_of_a_clock_set_back_is_kept_one_by_one() -> None:
     assert judged(fresh, 1, 2, 4999, 5000, 7000, 8999, 9000) == [True, False, False, True, True, True, False]
 
 
+def test_a_clock_that_was_ahead_silences_nothing_between_however_often_a_segment_begins() -> None:
+    history = again(History([*map(skipped, range(20)), missed(20, 4999), *map(skipped, range(5000, 5020))]))
+    for event in (jumped(20), *map(skipped, range(20, 40))):
+        history.apply(event)
+    fresh = again(again(history))
+    assert judged(fresh, 0, 39, 40, 4999, 5000, 5019, 5020) == [True, True, False, False, True, True, False]
+
+
+def test_a_minute_that_somebody_wrote_ahead_of_its_time_silences_nothing_before_it() -> None:
+    fresh = again(History([*map(skipped, range(20)), enqueued(5000), *map(skipped, range(20, 40))]))
+    assert judged(fresh, 0, 39, 40, 4999, 5000) == [True, True, False, False, True]
+
+
 def test_a_request_that_fills_a_line_fits_in_a_checkpoint() -> None:
-    event = enqueued(0, params={"text": "x" * 40_000, "other": "é" * 3000})
+    def asked(length: int) -> Event:
+        return {**enqueued(0, params={"text": "x" * length, "other": "é"}), "seq": 1, "host": "h", "pid": 1}
+
+    event = asked(MAX_LINE - len(encode_line(asked(0))) - 1)
     history = History([event, started("s.0")])
     assert again(history).runs == history.runs
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 from pathlib import Path
@@ -129,9 +130,25 @@ def test_a_waiter_for_a_deleted_lock_file_goes_on_to_the_new_one(path: Path) -> 
     assert caught.value.args[2] == os.getpid()
 
 
-def test_the_lock_file_of_another_user_that_may_only_be_read_will_do(path: Path) -> None:
+def test_a_waiter_for_a_deleted_lock_file_names_who_holds_that_one(path: Path) -> None:
+    holder, waiter = Lock(path), Lock(path)
+    holder.acquire(1)
+    assert not waiter.try_acquire()
+    os.unlink(path)
+    with pytest.raises(LockTimeout, match=f"process {os.getpid()} holds it"):
+        waiter.acquire(0)
+
+
+def test_the_lock_file_is_opened_for_reading_only_so_that_another_users_will_do(path: Path) -> None:
     path.touch(0o444)
-    assert Lock(path).try_acquire()
+    lock = Lock(path)
+    assert lock.try_acquire()
+    (fd,) = (int(link.name) for link in Path("/proc/self/fd").iterdir() if _leads_to(link, path))
+    assert fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY
+
+
+def _leads_to(link: Path, path: Path) -> bool:
+    return os.path.lexists(link) and os.readlink(link) == str(path)
 
 
 def test_a_relative_lock_stays_where_it_was_when_the_directory_changes(

@@ -80,8 +80,8 @@ def keep_time(file: Path, text: str) -> None:
         lambda d: overwrite(d.parent / "dags" / "a.yaml", DAG.replace("true", "echo")),
         lambda d: replace(d.parent / "dags" / "a.yaml", DAG),
     ],
-    ids=["added", "removed", "renamed", "edited in place", "edited and its time set back", "replaced", "dag edited", "dag replaced"],
-)  # fmt: skip
+    ids=["added", "removed", "renamed", "edited", "edited, time set back", "replaced", "dag edited", "dag replaced"],
+)
 def test_a_change_is_noticed_and_taken_after_two_scans_that_agree(
     directory: Path, change: Callable[[Path], None]
 ) -> None:
@@ -190,8 +190,8 @@ def test_a_directory_that_vanishes_is_a_fault_told_once_and_the_schedules_stay(d
     assert settled(watch) is watch.current
 
 
-def schedules(*names: str, **fields: Any) -> list[Schedule]:
-    return [Schedule(name, fields.pop("cron", "* * * * *"), "dags/a.yaml", **fields) for name in names]
+def schedules(*names: str, cron: str = "* * * * *", **fields: Any) -> list[Schedule]:
+    return [Schedule(name, cron, "dags/a.yaml", **fields) for name in names]
 
 
 def configured(*names: str, faults: int = 0, **fields: Any) -> Configuration:

@@ -122,8 +122,8 @@ def test_a_retry_keeps_its_turn_and_waits_for_its_time() -> None:
 
 
 def test_a_retry_without_a_time_may_start_at_once() -> None:
-    run_queue = RunQueue()
-    run_queue.put_later(request("a.1", attempt=2), None)
+    run_queue = filled(request("a.1", "queue"), begun("a.1"), ended("a.1", next_attempt=2), request("a.2", "queue"))
+    run_queue.put_later(request("a.1", "queue", attempt=2), None)
     assert taken(run_queue) == ["a.1"]
 
 

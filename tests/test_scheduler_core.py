@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import queue
 from collections.abc import Callable, Iterator
@@ -47,8 +48,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
             (tmp_path / place).mkdir(exist_ok=True)
         for name, command in commands.items():
             (tmp_path / "dags" / f"{name}.yaml").write_text(f"id: {name}\ntasks:\n  - id: t\n    run: {command}\n")
-            entry = f"- id: {name}\n  cron: '{cron}'\n  dag: dags/{name}.yaml\n  tenant: local-dev\n  enabled: {str(enabled).lower()}\n"
-            (tmp_path / "schedules" / f"{name}.yaml").write_text(entry)
+            entry = {"id": name, "cron": cron, "dag": f"dags/{name}.yaml", "tenant": "local-dev", "enabled": enabled}
+            (tmp_path / "schedules" / f"{name}.yaml").write_text(json.dumps([entry]))
         return tmp_path / "schedules"
 
     return make

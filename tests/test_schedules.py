@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,6 @@ from workers.errors import Fault, InvalidFile
 
 DAG = 'id: a\nparams: {region: us}\ntasks:\n  - id: t\n    run: ["true"]\n'
 GOOD = "- id: good\n  cron: '* * * * *'\n  dag: dags/a.yaml\n"
-
-Write = Callable[..., None]
 
 
 @pytest.fixture
@@ -58,9 +56,10 @@ def test_all_files_of_a_directory_are_read_in_order(directory: Path) -> None:
 
 def test_the_whole_format_is_read(directory: Path) -> None:
     (directory / "a.yaml").write_text(
-        "- id: daily_report\n  cron: '0 9 * * MON-FRI'\n  timezone: Europe/Paris\n  dag: dags/a.yaml\n  tenant: acme-corp\n"
-        "  description: figures\n  params: {region: eu}\n  overlap: queue\n  catchup: all\n  catchup_window: 24h\n"
-        "  timeout: 1h\n  retries: {max: 2, delay: 10s, backoff: 2, max_delay: 5m, jitter: true}\n  retry_on_crash: true\n"
+        "- id: daily_report\n  cron: '0 9 * * MON-FRI'\n  timezone: Europe/Paris\n  dag: dags/a.yaml\n"
+        "  tenant: acme-corp\n  description: figures\n  params: {region: eu}\n  overlap: queue\n  catchup: all\n"
+        "  catchup_window: 24h\n  timeout: 1h\n  retry_on_crash: true\n"
+        "  retries: {max: 2, delay: 10s, backoff: 2, max_delay: 5m, jitter: true}\n"
     )
     [schedule] = load_schedules(directory)
     assert (schedule.tenant, schedule.timezone, schedule.zone.key) == ("acme-corp", "Europe/Paris", "Europe/Paris")
@@ -99,37 +98,55 @@ def test_a_bad_file_does_not_cost_the_schedules_of_another(directory: Path, capl
         ("just text\n", "schedules/a.yaml:1:1: a schedule file is a list; begin each schedule with `- id: name`"),
         ("- x\n- [1]\n", "schedules/a.yaml:1:3: a schedule is a mapping: `- id: name`, then its keys below"),
         ("- cron: '* * * * *'\n  dag: dags/a.yaml\n", "schedules/a.yaml:1:3: schedule: `id` is missing"),
-        ("- id: x\n  cron: */5 * * * *\n", 'schedules/a.yaml:2:9: a text that begins with `*` must be quoted; quote it: "*/5 * * * *"'),
-        (GOOD + "  crom: x\n", "schedules/a.yaml:4:3: schedule `good`: unknown key `crom`; did you mean `cron`?"),
-        (GOOD + "  file: x\n", "schedules/a.yaml:4:3: schedule `good`: unknown key `file`"),
-        (GOOD + "  priority: 5\n", "schedules/a.yaml:4:3: schedule `good`: `priority` is not available in this version"),
-        (GOOD + "  calendar: {country: FR}\n", "schedules/a.yaml:4:3: schedule `good`: `calendar` is not available in this version"),
-        (GOOD + "  overlap: replace\n", "schedules/a.yaml:4:12: schedule `good`: `overlap: replace` is not available in this version; allowed: skip, queue, allow"),
-        (GOOD + "  overlap: skipp\n", "schedules/a.yaml:4:12: schedule `good`: `overlap`: \"skipp\" is not one of its values; did you mean `skip`?"),
-        (GOOD + "  catchup_window: 1h\n", "schedules/a.yaml:4:19: schedule `good`: `catchup_window` has no meaning without `catchup: latest` or `catchup: all`"),
-        (GOOD + "  catchup: all\n", "schedules/a.yaml:4:12: schedule `good`: `catchup: all` would be skipped by `overlap: skip`; write `overlap: queue` or `overlap: allow`"),
-        (GOOD + "  timezone: Europe/Pari\n", "schedules/a.yaml:4:13: schedule `good`: unknown time zone 'Europe/Pari'; did you mean `Europe/Paris`?"),
-        (GOOD + "  timezone: ../UTC\n", "schedules/a.yaml:4:13: schedule `good`: unknown time zone '../UTC'"),
-        (GOOD + "  timezone: Europe\n", "schedules/a.yaml:4:13: schedule `good`: unknown time zone 'Europe'; did you mean"),
-        (GOOD + "  timezone: Qqqq\n", "schedules/a.yaml:4:13: schedule `good`: unknown time zone 'Qqqq'; allowed: the names of the IANA database, such as"),
-        (GOOD + "  enabled: on\n", "schedules/a.yaml:4:12: schedule `good`: `enabled`: expected true or false, got \"on\""),
-        (GOOD + "  timeout: soon\n", "schedules/a.yaml:4:12: schedule `good`: `timeout`: 'soon' is not a duration"),
-        (GOOD + "  params: {regoin: eu}\n", "schedules/a.yaml:4:11: schedule `good`: dag `a` has no param `regoin`; did you mean `region`?"),
-        (GOOD + "  tenant: a b\n", "schedules/a.yaml:4:11: schedule `good`: 'a b' is no id"),
+        (
+            "- id: x\n  cron: */5 * * * *\n",
+            'schedules/a.yaml:2:9: a text that begins with `*` must be quoted; quote it: "*/5 * * * *"',
+        ),
+        (GOOD + "  crom: x\n", "4:3 unknown key `crom`; did you mean `cron`?"),
+        (GOOD + "  file: x\n", "4:3 unknown key `file`"),
+        (GOOD + "  priority: 5\n", "4:3 `priority` is not available in this version"),
+        (GOOD + "  calendar: {country: FR}\n", "4:3 `calendar` is not available in this version"),
+        (
+            GOOD + "  overlap: replace\n",
+            "4:12 `overlap: replace` is not available in this version; allowed: skip, queue, allow",
+        ),
+        (GOOD + "  overlap: skipp\n", '4:12 `overlap`: "skipp" is not one of its values; did you mean `skip`?'),
+        (
+            GOOD + "  catchup_window: 1h\n",
+            "4:19 `catchup_window` has no meaning without `catchup: latest` or `catchup: all`",
+        ),
+        (
+            GOOD + "  catchup: all\n",
+            "4:12 `catchup: all` would be skipped by `overlap: skip`; write `overlap: queue` or `overlap: allow`",
+        ),
+        (GOOD + "  timezone: Europe/Pari\n", "4:13 unknown time zone 'Europe/Pari'; did you mean `Europe/Paris`?"),
+        (GOOD + "  timezone: ../UTC\n", "4:13 unknown time zone '../UTC'"),
+        (GOOD + "  timezone: Europe\n", "4:13 unknown time zone 'Europe'; did you mean"),
+        (
+            GOOD + "  timezone: Qqqq\n",
+            "4:13 unknown time zone 'Qqqq'; allowed: the names of the IANA database, such as",
+        ),
+        (GOOD + "  enabled: on\n", '4:12 `enabled`: expected true or false, got "on"'),
+        (GOOD + "  timeout: soon\n", "4:12 `timeout`: 'soon' is not a duration"),
+        (GOOD + "  params: {regoin: eu}\n", "4:11 dag `a` has no param `regoin`; did you mean `region`?"),
+        (GOOD + "  tenant: a b\n", "4:11 'a b' is no id"),
         (GOOD.replace("good", "a/b"), "schedules/a.yaml:1:7: schedule `a/b`: 'a/b' is no id"),
-        (GOOD.replace("dags/a.yaml", "dags/b.yaml"), "schedules/a.yaml:3:8: schedule `good`: no such file 'dags/b.yaml' in "),
-        (GOOD.replace("dags/a.yaml", "../a.yaml"), "schedules/a.yaml:3:8: schedule `good`: '../a.yaml' lies outside the project "),
-        (GOOD.replace("dags/a.yaml", "/etc/hostname"), "schedules/a.yaml:3:8: schedule `good`: '/etc/hostname' lies outside the project "),
-        (GOOD.replace("dags/a.yaml", "."), "schedules/a.yaml:3:8: schedule `good`: '.' lies outside the project "),
-        (GOOD.replace("dags/a.yaml", '"dags/a\\0.yaml"'), "schedules/a.yaml:3:8: schedule `good`: 'dags/a\\x00.yaml' is no path; "),
-        (GOOD.replace("dags/a.yaml", "''"), "schedules/a.yaml:3:8: schedule `good`: '' is no path; "),
+        (GOOD.replace("dags/a.yaml", "dags/b.yaml"), "3:8 no such file 'dags/b.yaml' in "),
+        (GOOD.replace("dags/a.yaml", "../a.yaml"), "3:8 '../a.yaml' lies outside the project "),
+        (GOOD.replace("dags/a.yaml", "/etc/hostname"), "3:8 '/etc/hostname' lies outside the project "),
+        (GOOD.replace("dags/a.yaml", "."), "3:8 '.' lies outside the project "),
+        (GOOD.replace("dags/a.yaml", '"dags/a\\0.yaml"'), "3:8 'dags/a\\x00.yaml' is no path; "),
+        (GOOD.replace("dags/a.yaml", "''"), "3:8 '' is no path; "),
         (GOOD.replace("dags/a.yaml", "dags"), "dags: is a directory"),
-        (GOOD.replace("dags/a.yaml", "dags/a.yaml/b.yaml"), "schedules/a.yaml:3:8: schedule `good`: no such file "),
+        (GOOD.replace("dags/a.yaml", "dags/a.yaml/b.yaml"), "3:8 no such file "),
     ],
-)  # fmt: skip
+)
 def test_a_fault_names_the_place_and_what_is_allowed(directory: Path, text: str, fault: str) -> None:
     (directory / "a.yaml").write_text(text)
     faults = told(directory)
+    place, _, message = fault.partition(" ")
+    if not place.endswith(":"):
+        fault = f"schedules/a.yaml:{place}: schedule `good`: {message}"
     assert faults[0].startswith(fault), faults[0]
     assert load_schedules(directory) == []
 
@@ -314,9 +331,6 @@ def test_whatever_the_bytes_of_a_file_there_are_only_schedules_and_faults(direct
 @FUZZ
 @given(st.dictionaries(st.sampled_from(KEYS), VALUES | st.just(object()), max_size=8))
 def test_whatever_a_mapping_holds_it_is_a_schedule_or_an_invalid_file(fields: dict[str, Any]) -> None:
-    try:
+    with suppress(InvalidFile):
         schedule = schedule_from({"id": "x", "cron": "* * * * *", "dag": "d.yaml", **fields})
-    except InvalidFile as error:
-        assert error.faults
-    else:
         assert schedule.fires.expr == schedule.cron

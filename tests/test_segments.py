@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import log_processes
 import pytest
 
+from workers import segments
 from workers.event_log import EventLog
 from workers.events import Event, encode_line
 from workers.segments import LogReader, LogUnreadable, Position, final_seq, list_segments, read_backward, rotated_path
@@ -89,6 +92,71 @@ def test_reading_backward_goes_on_while_the_log_is_rotated(log: EventLog, path: 
     append(log, 1)
     rotate(log)
     assert [event and event["seq"] for event in [first, *events]] == [3, 2, 1]
+
+
+class Moment:
+    """Lets something happen at the moment the reading code makes a system call, once."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, call: str, happens: Callable[[], object]) -> None:
+        self._happens, self._original = happens, getattr(os, call)
+        self.has_come = False
+        monkeypatch.setattr(os, call, self)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if not self.has_come:
+            self.has_come = True
+            self._happens()
+        return self._original(*args, **kwargs)
+
+
+def test_a_rotation_while_the_segments_are_listed_hides_none(
+    log: EventLog, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append(log, 2)
+    moment = Moment(monkeypatch, "scandir", lambda: rotate(log))
+    assert [(segment.first_seq, segment.path) for segment in list_segments(path)] == [
+        (1, rotated_path(path, 1)),
+        (3, path),
+    ]
+    assert moment.has_come
+
+
+def test_a_rotation_between_listing_and_opening_does_not_pass_one_segment_off_as_another(
+    log: EventLog, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append(log, 2)
+    listed = segments.list_segments
+
+    def list_then_rotate(place: Path) -> list[segments.Segment]:
+        found = listed(place)
+        if len(found) == 1:
+            rotate(log)
+        return found
+
+    monkeypatch.setattr(segments, "list_segments", list_then_rotate)
+    reader = LogReader(path, from_start=True)
+    assert seqs(reader.read()) == [1, 2, 3]
+    assert reader.position.segment == 3
+
+
+def test_what_is_written_between_a_read_and_a_rotation_is_read(
+    log: EventLog, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append(log, 1)
+    reader = LogReader(path)
+    assert seqs(reader.read()) == [1]
+    with monkeypatch.context() as patch:
+        # The look whether the path still leads here comes after everything was read.
+        moment = Moment(patch, "stat", lambda: (append(log, 2), rotate(log)))
+        assert seqs(reader.read()) == [2, 3, 4]
+        assert moment.has_come
+
+
+def test_a_damaged_segment_with_both_names_is_read_once(log: EventLog, path: Path) -> None:
+    path.write_bytes(b"broken\n")
+    os.link(path, rotated_path(path, 1))
+    assert list(read_backward(path)) == [None]
+    assert [segment.path for segment in list_segments(path)] == [path]
 
 
 def test_a_removed_active_file_leaves_the_rotated_ones_readable(log: EventLog, path: Path) -> None:
@@ -271,6 +339,29 @@ def test_a_disk_that_cannot_be_read_is_told_in_one_line(path: Path) -> None:
     path.symlink_to("/proc/self/mem")  # a regular file whose first page gives EIO
     with pytest.raises(LogUnreadable, match="cannot be read: Input/output error"):
         LogReader(path).read()
+
+
+def test_a_read_that_fails_half_way_gives_everything_to_the_next(
+    log: EventLog, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append(log, 2)
+    rotate(log)
+    append(log, 1)
+    reader = LogReader(path, from_start=True)
+    reads, pread = 0, os.pread
+
+    def fail_later(fd: int, size: int, offset: int) -> bytes:
+        nonlocal reads
+        reads += 1
+        if reads > 6:
+            raise OSError(5, os.strerror(5))
+        return pread(fd, size, offset)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pread", fail_later)
+        with pytest.raises(LogUnreadable):
+            reader.read()
+    assert seqs(reader.read()) == [1, 2, 3, 4]
 
 
 def test_a_reader_keeps_its_file_when_the_directory_changes(

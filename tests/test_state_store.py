@@ -177,6 +177,7 @@ def test_a_rotation_keeps_the_open_runs_for_whoever_opens_the_log_next(path: Pat
     store = StateStore(EventLog(path, fsync="off"))
     store.commit(lambda _history: [REQUEST, *[{"event": "tested"}] * 5])
     assert store.rotate(1)
+    store.refresh()
     assert not store.rotate(1)
     store.close()
     fresh = StateStore(EventLog(path, fsync="off"))

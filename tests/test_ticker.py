@@ -116,6 +116,10 @@ def test_next_fire_is_the_earliest_of_all(store: StateStore) -> None:
     assert ticker.next_fire() == datetime(2026, 11, 23, 12, 5, tzinfo=UTC)
 
 
+def within(minutes: int) -> dict[str, timedelta]:
+    return {"catchup_window": timedelta(minutes=minutes)}
+
+
 @pytest.mark.parametrize(
     ("fields", "late", "told"),
     [
@@ -123,15 +127,19 @@ def test_next_fire_is_the_earliest_of_all(store: StateStore) -> None:
         ({"catchup": "latest"}, 5.5, {"missed:superseded": 4, "enqueued": 1}),
         ({"catchup": "all", "overlap": "queue"}, 5.5, {"enqueued": 5}),
         ({"catchup": "all", "overlap": "allow"}, 5.5, {"enqueued": 5}),
-        ({"catchup": "all", "overlap": "queue", "catchup_window": timedelta(minutes=2)}, 5.5, {"missed:catchup_window": 3, "enqueued": 2}),
-        ({"catchup": "latest", "catchup_window": timedelta(minutes=2)}, 5.5, {"missed:catchup_window": 3, "missed:superseded": 1, "enqueued": 1}),
+        ({"catchup": "all", "overlap": "queue", **within(2)}, 5.5, {"missed:catchup_window": 3, "enqueued": 2}),
+        (
+            {"catchup": "latest", **within(2)},
+            5.5,
+            {"missed:catchup_window": 3, "missed:superseded": 1, "enqueued": 1},
+        ),
         ({"cron": "*/5 * * * *"}, 7, {"missed:down": 1}),
         ({"cron": "*/5 * * * *", "catchup": "latest"}, 7, {"enqueued": 1}),
-        ({"cron": "*/5 * * * *", "catchup": "latest", "catchup_window": timedelta(minutes=1)}, 7, {"missed:catchup_window": 1}),
-        ({"cron": "*/5 * * * *", "catchup": "latest", "catchup_window": timedelta(minutes=2)}, 7, {"enqueued": 1}),
+        ({"cron": "*/5 * * * *", "catchup": "latest", **within(1)}, 7, {"missed:catchup_window": 1}),
+        ({"cron": "*/5 * * * *", "catchup": "latest", **within(2)}, 7, {"enqueued": 1}),
         ({"cron": "@every 10s"}, 0.75, {"missed:down": 3, "enqueued": 1}),
     ],
-)  # fmt: skip
+)
 def test_late_fire_times_are_caught_up_or_missed_as_the_policy_says(
     store: StateStore, fields: dict[str, Any], late: float, told: dict[str, int]
 ) -> None:

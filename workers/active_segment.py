@@ -72,12 +72,11 @@ class ActiveSegment:
         """
         recorded, data = self._encode(events)
         if data:
-            end, self.end = self.end, -1
             try:
-                write_whole(self._fd, data, end)
+                write_whole(self._fd, data, self.end)
             except OSError as error:
                 raise LogUnwritable(self._name, reason(error)) from None
-            self.end = end + len(data)
+            self.end += len(data)
             self.seq += len(recorded)
         return recorded, len(data)
 

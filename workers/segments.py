@@ -189,7 +189,12 @@ class LogReader:
 
     def read(self) -> list[Event]:
         """Return the events that came since the last call, in order; an absent file has none."""
-        return [event for batch in self.batches() for event in batch]
+        start = self._at
+        try:
+            return [event for batch in self.batches() for event in batch]
+        except LogUnreadable:
+            self.seek(start)
+            raise
 
     def batches(self) -> Iterator[list[Event]]:
         """Yield the new events in batches of bounded size."""

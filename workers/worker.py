@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .dag import Dag, load_dag
 from .errors import InvalidFile, TickpoolError
-from .event_log import LogUnwritable
+from .event_log import LogNotFlushed, LogUnwritable
 from .events import Event
 from .lock import LockTimeout
 from .process import identity, prctl
@@ -71,6 +71,12 @@ class Executor:
         self._dags: dict[Path, tuple[tuple[int, int, int], Dag]] = {}
         self._me = identity(os.getpid())
 
+    def leave_flushing(self) -> None:
+        """Leave to the owner what `STATE_FSYNC=interval` flushes: a run must not wait for the disk."""
+        for log in (self._log, self._task_log):
+            if log.fsync == "interval":
+                log.fsync = "off"
+
     def execute(
         self, request: RunRequest, stop: Stop, since: Position | None = None, *, ask_first: bool = False
     ) -> Result:
@@ -101,7 +107,12 @@ class Executor:
             return (ask_first or stop.reason is None) and not _is_claimed(new, run_id, attempt)
 
         self._reader.seek(since)
-        return bool(self._log.append_if(is_free, [request, started] if ask_first else [started], self._reader))
+        try:
+            return bool(self._log.append_if(is_free, [request, started] if ask_first else [started], self._reader))
+        except LogNotFlushed as error:
+            # It is on record, so it is ours; nobody else would ever end it.
+            logger.error("run %s: %s", run_id, error)  # noqa: TRY400
+            return True
 
     def refusal(self, request: RunRequest, stop: Stop) -> Result:
         """Return the result of a claim that failed."""
@@ -131,6 +142,8 @@ class Executor:
         """Append a `run_finished`; return whether the log took it."""
         try:
             self._log.append(finish)
+        except LogNotFlushed as error:
+            logger.error("run %s: %s", finish["run_id"], error)  # noqa: TRY400
         except (LogUnwritable, LockTimeout) as error:
             logger.error("run %s: its end is not on record yet: %s", finish["run_id"], error)  # noqa: TRY400
             return False
@@ -226,6 +239,7 @@ def serve(number: int, settings: Settings, inbox: Queue[Any], results: Connectio
     inbox._writer.close()  # type: ignore[attr-defined]
     os.environ.update(settings.environ())
     executor = Executor(settings)
+    executor.leave_flushing()
     while True:
         try:
             item = inbox.get()
