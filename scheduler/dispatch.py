@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import queue
 import time
 from collections import deque
@@ -24,6 +23,7 @@ from workers.run_request import RunRequest
 from workers.settings import Settings
 
 from .history import History, Run
+from .process_watch import ProcessWatch
 from .recovery import exit_text, lost_finish, lost_runs, sweep_runs
 from .run_queue import RunQueue
 from .state_store import StateStore
@@ -35,6 +35,7 @@ _WAIT_S = 0.2
 _KILLED_WITHIN_S = 5.0
 _AGAIN_S = 1.0
 _FLUSH_S = 0.5
+_LONGEST_MINUTE = 64
 _ASKING = ("schedule_enqueued", "run_requested")
 
 
@@ -57,8 +58,7 @@ class Dispatcher:
         self._adopts = adopts
         self._only: Collection[str] | None = None
         self._outcomes: deque[Finished | Died] = deque()
-        self._watched: dict[int, Identity] = {}
-        self._to_watch: list[Identity] = []
+        self._watch = ProcessWatch()
         self._owed: list[Event] = []
         self._held_until = 0.0
         self._flushed = self.store.reader.position
@@ -71,7 +71,9 @@ class Dispatcher:
         self._close(lost_runs(runs.values(), is_alive), "its worker did not outlive the service", now)
         self._record_owed()
         self.queue.load(run for run in runs.values() if self._is_fit(run.request))
-        self._to_watch += [run.process for run in runs.values() if run.status == "running" and run.process]
+        for run in runs.values():
+            if run.status == "running" and run.process:
+                self._watch.add(run.process)
         self.store.follow(self._follow)
 
     def take(self, requests: Collection[RunRequest]) -> None:
@@ -108,7 +110,7 @@ class Dispatcher:
 
     def waitables(self) -> list[Any]:
         """Return what to wait on besides one's own: workers, and foreign processes that have runs."""
-        return [*self.pool.waitables(), *self._watched]
+        return [*self.pool.waitables(), *self._watch.waitables()]
 
     def wake_s(self) -> float | None:
         """Return in how many seconds there is something to do that no waitable tells of; None when there is not."""
@@ -116,7 +118,7 @@ class Dispatcher:
         rests_s = [self.pool.pause_s()]
         if self._dirty_since is not None:
             rests_s.append(max(0.0, self._dirty_since + _FLUSH_S - time.monotonic()))
-        if self._owed or (held_s and not self.queue.empty()):
+        if self._owed or (not self.queue.empty() and (held_s or self.pool.free())):
             rests_s.append(held_s)
         retry_at = self.queue.next_wake()
         if retry_at is not None:
@@ -137,10 +139,9 @@ class Dispatcher:
             else:
                 self._bury(outcome, now)
             self._outcomes.popleft()
-        for pidfd in [fd for fd in ready if fd in self._watched]:
-            self._lose(self._watched[pidfd], now)
-            self._unwatch(pidfd)
-        self._watch_new(now)
+        for process in self._watch.look(ready):
+            self._lose(process, now)
+            self._watch.forget(process)
         self._record_owed()
         if restart:
             self.start_workers()
@@ -177,6 +178,9 @@ class Dispatcher:
         """Kill the workers that are left, and all that their tasks left; their runs are closed as cancelled."""
         self.pool.kill()
         self._await_workers(_KILLED_WITHIN_S)
+        # There may be no later.
+        self._held_until = 0.0
+        self._record_owed()
 
     def close(self) -> None:
         """End the workers and close the log; tasks that still run get TERM, their grace, and KILL."""
@@ -187,8 +191,7 @@ class Dispatcher:
             self._await_workers(_KILLED_WITHIN_S + self._settings.task_grace_s)
         finally:
             self.kill()
-            for pidfd in list(self._watched):
-                self._unwatch(pidfd)
+            self._watch.close()
             self._dirty_since = float("-inf")
             self.flush()
             self.store.close()
@@ -212,16 +215,17 @@ class Dispatcher:
         self.queue.apply(event)
         if run is None:
             return
-        if name == "run_finished" and event.get("next_attempt"):
+        if name == "run_finished" and run.status == "queued":
             self.queue.put_later(run.next_request(), run.retry_at)
         elif name == "run_started" and run.process and run.process.pid not in self.pool.pids():
-            self._to_watch.append(run.process)
+            self._watch.add(run.process)
 
     def _is_fit(self, request: RunRequest) -> bool:
-        """Say whether a request can be handed out; one that was written by another hand might not."""
-        fits = is_id(request.get("run_id"))
+        """Say whether the events of the run can be recorded; a request that was written by another hand may be odd."""
+        schedule_id, minute = request.get("schedule_id") or "none", str(request.get("minute"))
+        fits = is_id(request.get("run_id")) and is_id(schedule_id) and len(minute) <= _LONGEST_MINUTE
         if not fits:
-            logger.error("run %.200r is left alone: %s", request.get("run_id"), ID_RULE)
+            logger.error("run %.200r of schedule %.200r is left alone: %s", request.get("run_id"), schedule_id, ID_RULE)
         return fits
 
     def _next_waiting(self) -> RunRequest | None:
@@ -236,28 +240,6 @@ class Dispatcher:
 
     def _is_waiting(self, request: RunRequest) -> bool:
         return self.store.history.is_waiting(str(request["run_id"]), int(request.get("attempt") or 1))
-
-    def _watch_new(self, now: datetime) -> None:
-        """Watch foreign processes that have runs; one that is gone already loses them."""
-        while self._to_watch:
-            process = self._to_watch[-1]
-            if process not in self._watched.values():
-                try:
-                    pidfd = os.pidfd_open(process.pid)
-                except OSError:
-                    if is_alive(process):
-                        raise
-                    self._lose(process, now)
-                else:
-                    self._watched[pidfd] = process
-                    if not is_alive(process):
-                        self._lose(process, now)
-                        self._unwatch(pidfd)
-            self._to_watch.pop()
-
-    def _unwatch(self, pidfd: int) -> None:
-        del self._watched[pidfd]
-        os.close(pidfd)
 
     def _finished(self, outcome: Finished) -> None:
         result = outcome.result

@@ -24,6 +24,8 @@ from .history import History
 __all__ = ["StateStore", "index_by", "last_events", "last_runs", "record_event"]
 
 logger = logging.getLogger(__name__)
+# What a new segment begins with: nothing that happened.
+_BOOKKEEPING = ("segment_started", "checkpoint")
 PathLike = str | os.PathLike[str]
 
 
@@ -67,14 +69,14 @@ def index_by(field: str, limit: int = 100, path: PathLike | None = None) -> dict
 
 
 def last_events(path: PathLike | None = None) -> Iterator[Event]:
-    """Yield the events of the log newest first, through its rotated segments."""
+    """Yield the events of the log newest first, through its rotated segments, without what rotation repeats there."""
     place = Path(path or read_settings(os.environ).state_path)
     corrupt = 0
     try:
         for event in read_backward(place):
             if event is None:
                 corrupt += 1
-            else:
+            elif event.get("event") not in _BOOKKEEPING:
                 yield event
     finally:
         if corrupt:

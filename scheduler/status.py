@@ -8,11 +8,13 @@ from __future__ import annotations
 import heapq
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from workers.errors import TickpoolError
 from workers.events import Event, iso
 from workers.process_id import Identity, is_alive
 from workers.segments import LogReader, read_backward
@@ -136,7 +138,8 @@ def _worker(pid: int, name: str | None, run: Run | None, now: datetime) -> dict[
 
 def _queue(history: History, now: datetime, limit: int) -> dict[str, Any]:
     waiting = [run for run in history.runs.values() if run.status == "queued"]
-    waits = [_age_s(run.request["timestamp"], now) for run in waiting if run.request.get("timestamp")]
+    ages = [_age_s(run.request.get("timestamp"), now) for run in waiting]
+    waits = [age for age in ages if age is not None]
     return {
         "depth": len(waiting),
         "oldest_wait_s": max(waits, default=None),
@@ -150,7 +153,10 @@ def _next_fires(history: History, now: datetime, limit: int) -> Iterator[dict[st
 
     def fires() -> Iterator[tuple[datetime, str]]:
         for name, state in history.schedules.items():
-            if state.spec.get("enabled"):
+            if not state.spec.get("enabled"):
+                continue
+            # A spec that a newer version wrote may say what this one cannot read.
+            with suppress(TickpoolError, KeyError, ValueError, OSError):
                 fire = parse_cron(state.spec["cron"], seed=name).next(now.astimezone(ZoneInfo(state.spec["timezone"])))
                 if fire is not None:
                     yield fire.astimezone(UTC), name
@@ -174,5 +180,9 @@ def _problems(status: dict[str, Any], history: History, settings: Settings) -> I
         yield f"{status['corrupt_lines']} corrupt line(s) in {settings.state_path}"
 
 
-def _age_s(timestamp: str, now: datetime) -> float:
-    return round((now - datetime.fromisoformat(timestamp)).total_seconds(), 3)
+def _age_s(timestamp: object, now: datetime) -> float | None:
+    """Return how long ago a time of the log is; None for one that another hand wrote and that is none."""
+    try:
+        return round((now - datetime.fromisoformat(str(timestamp))).total_seconds(), 3)
+    except (ValueError, TypeError):
+        return None

@@ -30,9 +30,8 @@ def render(status: Mapping[str, Any]) -> str:
         lines.append(f"supervisor  pid {supervisor['pid']}  up {_span(supervisor['uptime_s'])}  {usage}")
     waits = f", the oldest for {_span(queue['oldest_wait_s'])}" if queue["depth"] else ""
     lines.append(f"queue       {queue['depth']} waiting{waits}")
-    lines.append(
-        f"log         {status['log']['path']}  {_size(status['log']['bytes'])}, {status['corrupt_lines']} corrupt line(s)"
-    )
+    log, corrupt = status["log"], status["corrupt_lines"]
+    lines.append(f"log         {log['path']}  {_size(log['bytes'])}, {corrupt} corrupt line(s)")
     if status["workers"]:
         head = ("WORKER", "PID", "STATE", "RUN", "ELAPSED", "CPU", "RSS", "CHILDREN")
         rows = [

@@ -13,6 +13,6 @@ if [ "${1:-}" = "--full" ]; then
     shift
     export TICKPOOL_TEST_FULL=1
 fi
-"$PYTHON" -m coverage run -m pytest "$@"
+"$PYTHON" -m coverage run -m pytest -n 2 "$@"
 "$PYTHON" -m coverage combine --quiet
 "$PYTHON" -m coverage report --fail-under=90

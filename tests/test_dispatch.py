@@ -132,6 +132,9 @@ def test_a_run_that_another_process_took_meanwhile_is_not_handed_out(scene: Scen
     dispatcher.pool.cancel("first")
     wait_for(lambda: _ended(scene, dispatcher, "first"))
     assert _turn(dispatcher) == []
+    # Not even when somebody puts it again.
+    dispatcher.queue.put({"run_id": "second", "schedule_id": "s", "attempt": 1, "dag": "second.yaml"})
+    assert _turn(dispatcher) == []
     assert dispatcher.queue.qsize() == 0
     assert scene.story("second") == ["run_started 1", "run_finished 1 success"]
     assert len(scene.story("retried")) == 4
@@ -162,6 +165,23 @@ def test_a_process_that_has_the_pid_of_a_lost_one_keeps_no_run_open(scene: Scene
     wait_for(lambda: _ended(scene, dispatcher, "after"))
     scene.tell("run_started", "boot", boot_id="of another life")
     wait_for(lambda: _ended(scene, dispatcher, "boot"))
+
+
+def test_a_session_that_took_the_number_of_a_lost_task_is_left_alone(scene: Scene) -> None:
+    bystander = psutil.Popen(["sleep", "300"], start_new_session=True)
+    try:
+        scene.tell("run_started", "lost", starttime=1)
+        started = {"event": "task_started", "run_id": "lost", "attempt": 1, "task_id": "t", "task_attempt": 1}
+        task_log = scene.settings.task_log()
+        task_log.append({**started, "pid": bystander.pid, "starttime": identity(bystander.pid).starttime - 1})
+        task_log.close()
+        scene.begin()
+        assert scene.story("lost") == ["run_started 1", "run_finished 1 crashed"]
+        assert bystander.is_running()
+        assert bystander.status() != psutil.STATUS_ZOMBIE
+    finally:
+        bystander.kill()
+        bystander.wait(5)
 
 
 def test_a_run_that_cannot_be_claimed_waits_and_does_not_spin(scene: Scene, wait_for: WaitFor) -> None:
@@ -245,6 +265,40 @@ def test_a_request_that_could_not_be_handed_over_stays_in_the_queue(scene: Scene
     assert scene.story("r") == ["run_started 1", "run_finished 1 success"]
 
 
+def test_a_request_and_a_free_worker_are_reason_to_wake_at_once(scene: Scene) -> None:
+    dispatcher = scene.begin()
+    dispatcher.settle([], datetime.now(UTC))
+    assert dispatcher.wake_s() is None
+    scene.ask("r")
+    dispatcher.store.refresh()
+    assert dispatcher.wake_s() == 0
+    assert [request["run_id"] for request in dispatcher.dispatch(datetime.now(UTC))] == ["r"]
+    assert dispatcher.wake_s() is None
+
+
+def test_the_logs_are_flushed_a_little_after_something_came(scene: Scene, wait_for: WaitFor) -> None:
+    dispatcher = scene.begin()
+    scene.ask("r")
+    wait_for(lambda: _ended(scene, dispatcher, "r"))
+    dispatcher.flush()
+    wake_s = dispatcher.wake_s()
+    assert wake_s is not None
+    assert 0 < wake_s <= 0.5
+    wait_for(_turning(dispatcher, lambda: dispatcher.flush() or dispatcher.wake_s() is None))
+
+
+def test_what_the_log_would_not_take_is_tried_once_more_at_the_end(scene: Scene, wait_for: WaitFor) -> None:
+    dispatcher = scene.begin()
+    scene.ask("r", "while [ ! -e go ]; do sleep 0.01; done")
+    wait_for(_turning(dispatcher, lambda: scene.story("r")))
+    scene.lock.acquire(1)
+    (scene.root / "go").touch()
+    wait_for(_turning(dispatcher, dispatcher.pool.free))
+    scene.lock.close()
+    dispatcher.close()
+    assert scene.story("r") == ["run_started 1", "run_finished 1 success"]
+
+
 def test_a_retry_waits_for_its_time(scene: Scene, wait_for: WaitFor) -> None:
     dispatcher = scene.begin()
     scene.ask("r", "false", retries={"max": 1, "delay_s": 1})
@@ -267,6 +321,9 @@ def test_requests_without_a_usable_name_are_left_alone(scene: Scene, wait_for: W
         scene.log.append({"event": "run_requested", "run_id": name, "dag": "d.yaml", "timestamp": utc_timestamp()})
     dispatcher = scene.begin(2)
     scene.log.append({"event": "run_requested", "run_id": "a/b", "dag": "d.yaml"})
+    # Its start would not fit in a line of the log.
+    scene.ask("long", schedule_id="s" * 65_000)
+    scene.ask("late", minute="2" * 65_000, schedule_id=None)
     wait_for(lambda: _ended(scene, dispatcher, "x" * 128))
     assert dispatcher.queue.qsize() == 0
     assert {event["run_id"] for event in scene.events("run_started")} == {"x" * 128}

@@ -283,6 +283,7 @@ def test_a_system_that_gives_no_descriptor_is_asked_again(own: Callable[..., Own
         wait_for(lambda: owner.pool.pause_s() == 0.0)
         with pytest.raises(OSError, match="Too many open files"):
             owner.pool.start()
+        assert owner.pool.pause_s() != 0.0
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         for fd in filler:

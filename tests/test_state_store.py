@@ -184,3 +184,14 @@ def test_a_rotation_keeps_the_open_runs_for_whoever_opens_the_log_next(path: Pat
     fresh.refresh()
     assert fresh.history.is_waiting("r.1", 1)
     fresh.close()
+
+
+def test_what_a_rotation_repeats_is_not_among_the_last_events(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    store = StateStore(EventLog(log))
+    store.commit(lambda _: [{"event": "run_requested", "run_id": f"r{n}", "dag": "d"} for n in range(5)])
+    assert store.rotate(1)
+    store.commit(lambda _: [{"event": "run_requested", "run_id": "r5", "dag": "d"}])
+    store.close()
+    assert [event["run_id"] for event in last_runs(4, log)] == ["r2", "r3", "r4", "r5"]
+    assert list(index_by("event", 100, log)) == ["run_requested"]

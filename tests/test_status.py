@@ -140,6 +140,20 @@ def test_an_open_run_without_a_process_is_a_problem(tmp_path: Path) -> None:
     assert any("run r is open but its process" in problem for problem in told["problems"])
 
 
+def test_a_spec_or_a_time_that_cannot_be_read_hides_nothing_else(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    specs = {
+        "newer": {"cron": "@sunrise", "timezone": "UTC", "enabled": True},
+        "moon": {"cron": "* * * * *", "timezone": "Moon/Tycho", "enabled": True},
+        "fine": {"cron": "0 0 1 1 *", "timezone": "UTC", "enabled": True},
+    }
+    record_event({"event": "schedules_loaded", "since": "2026-11-23T15:05:00Z", "specs": specs}, log)
+    record_event({"event": "run_requested", "run_id": "r", "dag": "d", "timestamp": "long ago"}, log)
+    told = gather(Settings(state_path=str(log)), datetime.now(UTC))
+    assert [row["schedule_id"] for row in told["next"]] == ["fine"]
+    assert told["queue"]["depth"] == 1
+
+
 def test_what_tasks_wrote_reaches_no_terminal_as_control_characters() -> None:
     run = {"run_id": "r", "status": "failed", "timestamp": "2026-11-23T15:05:00Z", "reason": "\x1b[2Jboo\x07\u202e"}
     text = render_runs([run])

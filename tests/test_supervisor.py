@@ -119,6 +119,18 @@ def test_a_stopped_service_lets_runs_end_and_starts_no_other(
     assert set(service.starts().values()) == {1}
 
 
+def test_a_signal_for_the_whole_process_group_takes_no_grace_from_the_runs(service: Service, wait_for: WaitFor) -> None:
+    dag = service.dag("d", f"touch up; {WAIT}")
+    supervisor = service.start()
+    asked = service.ask(dag)
+    wait_for((service.root / "up").exists)
+    os.killpg(supervisor.pid, signal.SIGTERM)
+    wait_for(lambda: "Stopping" in service.out())
+    (service.root / "go").touch()
+    assert supervisor.wait(10) == 0
+    assert service.story(asked) == ["run_started 1", "run_finished 1 success"]
+
+
 def test_after_the_grace_runs_are_cancelled_and_their_trees_get_term_and_kill(
     service: Service, wait_for: WaitFor
 ) -> None:
@@ -179,7 +191,8 @@ def test_a_reader_of_the_output_that_goes_away_takes_no_grace_from_the_runs(
     wait_for((service.root / "up").exists)
     os.close(reading)
     supervisor.terminate()
-    wait_for(lambda: not any(child.num_fds() == -1 for child in service.workers(supervisor)))
+    # It sees the signal when its idle worker has gone.
+    wait_for(lambda: len(service.workers(supervisor)) == 1)
     (service.root / "go").touch()
     assert supervisor.wait(10) == 0
     assert service.story(asked) == ["run_started 1", "run_finished 1 success"]
@@ -326,16 +339,19 @@ def test_a_full_disk_stops_nothing_and_loses_nothing(service: Service, wait_for:
     (service.root / "go").touch()
     wait_for(lambda: (service.root / "effects").exists() and "its end is not on record yet" in service.err())
     wait_for(lambda: "the service cannot tick" in service.err())
+    service.schedule("new", "@every 1s", "dags/often.yaml")
+    wait_for(lambda: "the service cannot reload" in service.err())
     assert len(service.events()) == seen
     assert supervisor.poll() is None
     filler.unlink()
     wait_for(lambda: service.has_ended(running))
     assert service.story(running) == ["run_started 1", "run_finished 1 success"]
     wait_for(lambda: "the service can tick again" in service.err())
-    wait_for(lambda: len(service.events("run_finished")) > 4)
+    wait_for(lambda: any(event["schedule_id"] == "new" for event in service.events("run_finished")))
     supervisor.terminate()
     assert supervisor.wait(10) == 0
-    minutes = [datetime.fromisoformat(event["minute"]) for event in service.events("schedule_enqueued")]
+    enqueued = service.events("schedule_enqueued")
+    minutes = [datetime.fromisoformat(event["minute"]) for event in enqueued if event["schedule_id"] == "s"]
     steps = {(after - before).total_seconds() for before, after in pairwise(minutes)}
     assert steps == {1.0}
     assert [event["seq"] for event in service.events()] == list(range(1, len(service.events()) + 1))
@@ -423,7 +439,7 @@ def test_a_log_that_can_never_be_written_is_one_line_and_exit_code_2(service: Se
 
 
 FAULTY = """
-import sys
+import os, sys
 from pathlib import Path
 from scheduler import supervisor
 from workers.settings import read_settings
@@ -433,19 +449,26 @@ class Faulty(supervisor.Supervisor):
 
     def _tick(self):
         self.turns += 1
-        if 2 <= self.turns <= 4:
-            raise KeyError("a fault of ours")
+        {turn}
         super()._tick()
 
 if __name__ == "__main__":
-    import os
     sys.exit(Faulty(Path("schedules"), read_settings(os.environ), lambda line: print(line, flush=True)).run())
 """
 
 
+def test_a_run_that_is_due_as_the_signal_comes_is_not_started(service: Service) -> None:
+    asked = service.ask(service.dag("d", "true"))
+    script = FAULTY.format(turn="if self.turns == 1: os.kill(os.getpid(), 15)")
+    (service.root / "stopped.py").write_text(script, "ascii")
+    assert service.launch("stopped.py").wait(10) == 0
+    assert service.story(asked) == []
+
+
 def test_a_fault_of_ours_in_a_turn_is_logged_and_the_service_goes_on(service: Service, wait_for: WaitFor) -> None:
     dag = service.dag("d", "true")
-    (service.root / "faulty.py").write_text(FAULTY, "ascii")
+    script = FAULTY.format(turn="if 2 <= self.turns <= 4: raise KeyError('a fault of ours')")
+    (service.root / "faulty.py").write_text(script, "ascii")
     supervisor = service.launch("faulty.py")
     wait_for(lambda: "the service can tick again" in service.err())
     assert service.err().count("KeyError: 'a fault of ours'") == 1

@@ -175,7 +175,8 @@ class WorkerPool:
             else:
                 dead.append(each)
         for each in dead:
-            outcomes += self._receive(each)
+            if each.results.poll():  # its last word came with its end
+                outcomes += self._receive(each)
             outcomes.append(self._bury(each))
         return outcomes
 
@@ -237,16 +238,18 @@ class WorkerPool:
         self._paused_until = time.monotonic() + min(0.01 * 2 ** min(self._stillborn, 16), _LONGEST_PAUSE_S)
 
     def _receive(self, each: _Worker) -> list[Finished | Died]:
-        """Read the results of one worker. After its last run it is asked to end, and another takes its number."""
+        """Read the result that a worker has sent: one, for it has one request at a time.
+
+        After its last run a worker is asked to end, and another takes its number.
+        """
         outcomes: list[Finished | Died] = []
         try:
-            while each.results.poll():
-                result: Result = each.results.recv()
-                assert each.request is not None
-                outcomes.append(Finished(each.request, result))
-                each.request = None
-                each.runs += 1
-                self._stillborn = 0
+            result: Result = each.results.recv()
+            assert each.request is not None
+            outcomes.append(Finished(each.request, result))
+            each.request = None
+            each.runs += 1
+            self._stillborn = 0
         except (EOFError, OSError):
             self._ready.pop(each.results, None)  # its process is ending: the pidfd will tell
         if each.runs >= self._settings.worker_max_runs and not each.stopping:

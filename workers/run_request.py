@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 from collections.abc import Mapping
@@ -26,8 +27,12 @@ def run_fields(request: Mapping[str, Any]) -> dict[str, Any]:
 
 def marker_for(log_path: str | os.PathLike[str], run_id: str, attempt: int) -> str:
     """Return the value of TICKPOOL_RUN for one attempt; two services with different logs never share one."""
-    log = hashlib.sha256(os.path.realpath(log_path).encode()).hexdigest()[:12]
-    return f"{log}:{run_id}:{attempt}"
+    return f"{_log_mark(os.fspath(log_path))}:{run_id}:{attempt}"
+
+
+@functools.lru_cache(maxsize=8)
+def _log_mark(log_path: str) -> str:
+    return hashlib.sha256(os.path.realpath(log_path).encode()).hexdigest()[:12]
 
 
 def next_attempt(request: Mapping[str, Any], status: str, now: datetime) -> dict[str, Any]:

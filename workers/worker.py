@@ -231,6 +231,7 @@ def serve(number: int, settings: Settings, inbox: Queue[Any], results: Connectio
 
     SIGTERM cancels the present run, records its end, and ends the worker.
     """
+    os.setsid()  # a signal for the owner's whole process group (a terminal's, timeout(1)'s) is for the owner to handle
     prctl()(_PR_SET_NAME, f"{WORKER_NAME}{number}".encode(), 0, 0, 0)  # what ps and top show
     present: list[Stop] = []
     _install_signals(present)
@@ -262,7 +263,7 @@ def serve(number: int, settings: Settings, inbox: Queue[Any], results: Connectio
 
 
 def _install_signals(present: list[Stop]) -> None:
-    """SIGTERM is for the run that is `present`. The terminal's signals are for the supervisor."""
+    """SIGTERM is for the run that is `present`; SIGINT and SIGHUP are for the owner."""
 
     def on_term(_signum: int, _frame: FrameType | None) -> None:
         if not present:
