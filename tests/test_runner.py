@@ -47,7 +47,7 @@ def _task(name: str, run: Any = ("true",), needs: str = "", **fields: Any) -> Ta
 
 
 def _children() -> set[int]:
-    """Return this process's children, the dead ones too; other tests of the same process may have left a fork server."""
+    """Return the children of this process, the dead too; tests before may have left it a fork server."""
     return {stat.pid for stat in find(lambda stat: stat.ppid == os.getpid(), dead=True)}
 
 
