@@ -54,9 +54,11 @@ def drain_queue(run_queue: RunQueueLike, max_parallel: int = 3) -> list[dict[str
     """
     if max_parallel < 1:
         raise InvalidRequest(f"max_parallel={max_parallel}", "1 or more workers are needed")
-    requests = [_complete(item) for item in _take_all(run_queue)]
+    items = list(_take_all(run_queue))
+    requests = [_complete(item) for item in items]
     if not requests:
         return []
+    named = {item["run_id"] for item in items if item.get("run_id")}
     dispatcher = Dispatcher(read_settings(os.environ), min(max_parallel, len(requests)))
     ends: dict[str, Event] = {}
 
@@ -65,7 +67,7 @@ def drain_queue(run_queue: RunQueueLike, max_parallel: int = 3) -> list[dict[str
             ends[str(event["run_id"])] = event
 
     try:
-        waiting = _admit(dispatcher.store, requests)
+        waiting = _admit(dispatcher.store, requests, named)
         names = {request["run_id"] for request in waiting}
         dispatcher.store.follow(note)
         dispatcher.take(waiting)
@@ -112,13 +114,16 @@ def _moment(request: RunRequest) -> datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def _admit(store: StateStore, requests: list[RunRequest]) -> list[RunRequest]:
-    """Record the requests that the log has never had; return those that wait to run, as the log has them."""
+def _admit(store: StateStore, requests: list[RunRequest], named: set[str]) -> list[RunRequest]:
+    """Record the requests that the log has never had; return those that wait to run, as the log has them.
+
+    `named` are the run ids that came with their requests, which may be old ones.
+    """
     names = {request["run_id"] for request in requests}
     seen: set[str] = set()
     store.follow(lambda event: seen.update(names & {str(event.get("run_id"))}))
     store.refresh()
-    if any(_has_own_name(request) for request in requests if request["run_id"] not in seen):
+    if any(_has_own_name(request) for request in requests if request["run_id"] in named - seen):
         # A schedule's minutes are remembered; a name that somebody made up is only where it was written.
         seen |= names & {str(event.get("run_id")) for event in read_backward(store.log.path) if event}
 

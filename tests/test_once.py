@@ -112,17 +112,26 @@ def test_a_moment_long_ago_does_not_date_what_happens_now(service: Service) -> N
     assert second["attempt"] == 2
 
 
-def test_a_crashed_run_of_a_killed_service_is_closed_and_does_not_count(service: Service, wait_for: WaitFor) -> None:
+def test_crashed_runs_of_a_killed_service_are_closed_in_the_present_and_do_not_count(
+    service: Service, wait_for: WaitFor
+) -> None:
     held = service.dag("held", WAIT)
     supervisor = service.start()
-    asked = service.ask(held)
-    wait_for((service.root / "up").exists)
-    worker = service.events("run_started", asked)[0]["pid"]
+    asked, again = service.ask(held), service.ask(held, retry_on_crash=True)
+    wait_for(lambda: service.events("run_started", asked) and service.events("run_started", again))
+    workers = [event["pid"] for event in service.events("run_started")]
     kill9(supervisor)
-    os.kill(worker, signal.SIGKILL)
-    wait_for(lambda: not is_running(worker))
-    assert service.start("--once").wait(20) == 0
+    for worker in workers:
+        os.kill(worker, signal.SIGKILL)
+    wait_for(lambda: not any(map(is_running, workers)))
+    (service.root / "go").touch()
+    words = ("-c", "from scheduler.cli import main; raise SystemExit(main())")
+    once = service.launch(*words, "tick", "--dir", "schedules", "--now", "2026-01-05T09:00:10Z")
+    assert once.wait(20) == 0
     assert service.story(asked) == ["run_started 1", "run_finished 1 crashed"]
+    assert service.story(again)[1:] == ["run_finished 1 crashed", "run_started 2", "run_finished 2 success"]
+    retry_at = datetime.fromisoformat(service.events("run_finished", again)[0]["retry_at"])
+    assert abs((retry_at - datetime.now(UTC)).total_seconds()) < 60
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

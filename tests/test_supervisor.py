@@ -439,7 +439,7 @@ def test_a_log_that_can_never_be_written_is_one_line_and_exit_code_2(service: Se
 
 
 FAULTY = """
-import os, sys
+import os, sys, time
 from pathlib import Path
 from scheduler import supervisor
 from workers.settings import read_settings
@@ -467,11 +467,16 @@ def test_a_run_that_is_due_as_the_signal_comes_is_not_started(service: Service) 
 
 def test_a_fault_of_ours_in_a_turn_is_logged_and_the_service_goes_on(service: Service, wait_for: WaitFor) -> None:
     dag = service.dag("d", "true")
-    script = FAULTY.format(turn="if 2 <= self.turns <= 4: raise KeyError('a fault of ours')")
+    service.schedule("s", "@every 1s", dag)
+    # Two turns fail, both with a fire time that has come.
+    turn = "if self.turns in (1, 2): print(time.monotonic(), flush=True); raise KeyError('a fault of ours')"
+    script = FAULTY.format(turn=turn)
     (service.root / "faulty.py").write_text(script, "ascii")
     supervisor = service.launch("faulty.py")
     wait_for(lambda: "the service can tick again" in service.err())
     assert service.err().count("KeyError: 'a fault of ours'") == 1
+    first, second = (float(line) for line in service.out().splitlines() if re.fullmatch(r"[\d.]+", line))
+    assert second - first >= 0.9  # what is due and fails is no reason to spin
     assert "Traceback" in service.err()
     asked = service.ask(dag)
     wait_for(lambda: service.has_ended(asked))

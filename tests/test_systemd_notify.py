@@ -121,6 +121,13 @@ def test_the_watchdog_is_ours_only_when_it_says_so(environ: dict[str, str], ever
     assert Systemd(environ).ping_every_s is None
 
 
+def test_a_status_is_told_when_it_is_another(manager: Manager) -> None:
+    systemd = Systemd({"NOTIFY_SOCKET": manager.address})
+    for status in ("idle", "idle", "busy", "idle"):
+        systemd.show(status)
+    assert manager.look() == [{"STATUS": "idle"}, {"STATUS": "busy"}, {"STATUS": "idle"}]
+
+
 def test_a_manager_that_is_gone_or_full_holds_nobody_up(
     tmp_path: Path, manager: Manager, caplog: pytest.LogCaptureFixture
 ) -> None:
