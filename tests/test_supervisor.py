@@ -445,7 +445,7 @@ from scheduler import supervisor
 from workers.settings import read_settings
 
 class Faulty(supervisor.Supervisor):
-    turns = 0
+    turns = failed = 0
 
     def _tick(self):
         self.turns += 1
@@ -469,10 +469,11 @@ def test_a_fault_of_ours_in_a_turn_is_logged_and_the_service_goes_on(service: Se
     dag = service.dag("d", "true")
     service.schedule("s", "@every 1s", dag)
     # Two turns fail, both with a fire time that has come.
-    turn = "if self.turns in (1, 2): print(time.monotonic(), flush=True); raise KeyError('a fault of ours')"
-    script = FAULTY.format(turn=turn)
+    is_due = "self._ticker.next_fire().timestamp() <= time.time()"
+    fail = "self.failed += 1; print(time.monotonic(), flush=True); raise KeyError('a fault of ours')"
+    script = FAULTY.format(turn=f"if self.failed < 2 and {is_due}: {fail}")
     (service.root / "faulty.py").write_text(script, "ascii")
-    supervisor = service.launch("faulty.py")
+    supervisor = service.launch("faulty.py", SCHED_TICK_MS="1000")
     wait_for(lambda: "the service can tick again" in service.err())
     assert service.err().count("KeyError: 'a fault of ours'") == 1
     first, second = (float(line) for line in service.out().splitlines() if re.fullmatch(r"[\d.]+", line))
