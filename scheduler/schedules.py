@@ -252,13 +252,20 @@ def _convert(document: Document, at: tuple[int, ...], project: Path) -> tuple[Sc
         later.append(document.fault((*at, "overlap"), f"{what}: {message}"))
     schedule, faults = document.model(at, Schedule, what, later=_LATER, internal=_INTERNAL)
     faults += later
-    if schedule is None:
-        return None, faults
-    faults += [document.fault((*at, key), f"{what}: {message}") for key, message in _wrong(schedule)]
-    if faults:
+    # Keys that are unknown or missing are no reason to keep quiet about the others.
+    rest = schedule or _known_part(document, at, entry)
+    wrong = _wrong(rest) if rest is not None else ()
+    faults += [document.fault((*at, key), f"{what}: {message}") for key, message in wrong if key in entry]
+    if schedule is None or faults:
         return None, faults
     line = document.fault(at, "").line if at else 0
     return msgspec.structs.replace(schedule, project=str(project), file=document.path, line=line), []
+
+
+def _known_part(document: Document, at: tuple[int, ...], entry: Mapping[str, Any]) -> Schedule | None:
+    """Return the entry without the keys that no schedule has, and with something for those that every one needs."""
+    known = {key: entry[key] for key in entry if key in Schedule.__struct_fields__ and key not in _INTERNAL}
+    return document.convert(at, {"id": "none", "cron": "@daily", "dag": "none", **known}, Schedule, "")[0]
 
 
 def _wrong(schedule: Schedule) -> Iterator[tuple[str, str]]:

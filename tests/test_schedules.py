@@ -334,3 +334,19 @@ def test_whatever_a_mapping_holds_it_is_a_schedule_or_an_invalid_file(fields: di
     with suppress(InvalidFile):
         schedule = schedule_from({"id": "x", "cron": "* * * * *", "dag": "d.yaml", **fields})
         assert schedule.fires.expr == schedule.cron
+
+
+def test_an_unknown_or_a_missing_key_hides_no_other_fault(tmp_path: Path) -> None:
+    (tmp_path / "schedules").mkdir()
+    (tmp_path / "schedules" / "s.yaml").write_text(
+        '- id: s\n  cron: "0 25 * * *"\n  tenat: x\n  timezone: Europe/Pariss\n'
+    )
+    told = "\n".join(map(str, read_configuration(tmp_path / "schedules").faults))
+    assert told.count("s.yaml:") == 4, told
+    for part in (
+        "hour `25` is out of range",
+        "did you mean `tenant`?",
+        "did you mean `Europe/Paris`?",
+        "`dag` is missing",
+    ):
+        assert part in told
