@@ -1,0 +1,29 @@
+"""What every command prints with."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+__all__ = ["fault_row", "print_json", "say", "say_json"]
+
+
+def say(line: str) -> None:
+    """Print a line, at once."""
+    print(line, flush=True)
+
+
+def say_json(line: str) -> None:
+    """Print a line as one JSON object, at once."""
+    print(json.dumps({"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "message": line}), flush=True)
+
+
+def print_json(value: object) -> None:
+    """Print a value as JSON for people and programs."""
+    print(json.dumps(value, indent=2, default=str))
+
+
+def fault_row(fault: Any) -> dict[str, Any]:
+    """Return a fault as `--json` shows it."""
+    return {"file": fault.path, "line": fault.line, "col": fault.col, "message": fault.message}
