@@ -1,5 +1,5 @@
 #!/bin/sh
-# The whole test suite, on a fresh clone too. Options go to pytest; `--full` runs the slow tests at full count.
+# The whole test suite, on a fresh clone too. Options go to pytest; `--full` runs the fault tests at full count.
 set -eu
 lock=requirements-dev.lock
 . "$(dirname "$0")/venv.sh"
@@ -12,6 +12,7 @@ rm -f .coverage .coverage.*
 if [ "${1:-}" = "--full" ]; then
     shift
     export TICKPOOL_TEST_FULL=1
+    set -- --timeout=3600 "$@"
 fi
 "$PYTHON" -m coverage run -m pytest -n 2 "$@"
 # A process that a test killed may leave half a data file, which coverage names and passes over.

@@ -32,3 +32,13 @@ def service(tmp_path: Path) -> Iterator[Service]:
     place = Service(tmp_path)
     yield place
     place.end()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show the figures that the fault tests reached."""
+    passed = terminalreporter.stats.get("passed", [])
+    figures = [(report.nodeid, text) for report in passed for key, text in report.user_properties if key == "figure"]
+    if figures:
+        terminalreporter.section("figures")
+    for nodeid, text in sorted(figures):
+        terminalreporter.write_line(f"{nodeid.rpartition('::')[2]}: {text}")
