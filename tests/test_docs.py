@@ -195,7 +195,8 @@ def recorded_keys(log: Path) -> dict[str, set[str]]:
 
 def test_the_reference_has_every_field_that_a_run_records(reference: str, example: Path) -> None:
     tickpool(example, "tick", "--now", "2026-11-23T15:05:00Z")
-    common = {"timestamp", "event", "seq", "host", "pid", "run_id", "schedule_id", "minute", "attempt", "task_id"}
+    common = {"timestamp", "event", "seq", "host", "pid", "crc"}
+    common |= {"run_id", "schedule_id", "minute", "attempt", "task_id"}
     recorded = recorded_keys(example / "logs/orchestrator_state.jsonl")
     recorded |= recorded_keys(example / "logs/orchestrator_events.jsonl")
     assert {"schedules_loaded", "run_started", "run_finished", "task_started", "task_finished"} <= recorded.keys()

@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 from workers.events import (
     MAX_LINE,
     InvalidEvent,
+    crc_of,
     decode_line,
     decode_lines,
     encode_line,
+    is_intact,
     iso,
     seq_of,
     stamp,
@@ -26,7 +28,15 @@ from workers.events import (
 _text = st.text(st.characters(exclude_categories=["Cs"]))
 _scalar = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | _text
 _value = st.recursive(_scalar, lambda inner: st.lists(inner) | st.dictionaries(_text, inner), max_leaves=10)
-_mapping = st.dictionaries(_text, _value)
+_mapping = st.dictionaries(_text, _value, min_size=1)
+
+
+def read(line: bytes) -> dict[str, Any]:
+    """Read a line that was just written, without its checksum."""
+    event = decode_line(line)
+    assert event is not None
+    assert event.pop("crc") == crc_of(line)
+    return event
 
 
 @given(_mapping)
@@ -35,8 +45,8 @@ def test_any_mapping_of_json_comes_back_from_one_line_of_ascii(event: dict[str, 
     assert line.isascii()
     assert line.count(b"\n") == 1
     assert line.endswith(b"\n")
-    assert decode_line(line) == event
-    assert json.loads(line) == event
+    assert read(line) == event
+    assert json.loads(line) == decode_line(line)
 
 
 @given(st.text())
@@ -47,14 +57,14 @@ def test_text_with_lone_surrogates_is_recorded_and_read(text: str) -> None:
 
 
 def test_surrogates_deep_inside_are_found_too() -> None:
-    assert decode_line(encode_line({"a": [{"b": ("\udcff",)}]})) == {"a": [{"b": ["\\udcff"]}]}
+    assert read(encode_line({"a": [{"b": ("\udcff",)}]})) == {"a": [{"b": ["\\udcff"]}]}
 
 
 @pytest.mark.parametrize("beside", ["ascii", "é"])
 def test_what_json_cannot_say_is_null_and_a_datetime_is_text_whatever_stands_beside(beside: str) -> None:
     moment = datetime(2026, 11, 23, 15, 5, tzinfo=UTC)
     line = encode_line({"beside": beside, "nan": float("nan"), "inf": float("-inf"), "at": moment})
-    assert decode_line(line) == {"beside": beside, "nan": None, "inf": None, "at": "2026-11-23T15:05:00Z"}
+    assert read(line) == {"beside": beside, "nan": None, "inf": None, "at": "2026-11-23T15:05:00Z"}
 
 
 @pytest.mark.parametrize(
@@ -64,7 +74,7 @@ def test_what_json_cannot_say_is_null_and_a_datetime_is_text_whatever_stands_bes
         ({"event": "x", "value": {None: 1}}, "event `x` cannot be recorded: "),
         (
             {"event": "x", "text": "y" * MAX_LINE},
-            f"event `x` cannot be recorded: {MAX_LINE + 24} bytes; a line holds at",
+            f"event `x` cannot be recorded: {MAX_LINE + 41} bytes; a line holds at",
         ),
         ({"event": "x", "text": "é" * (MAX_LINE // 6)}, "a line holds at most 65536"),
     ],
@@ -91,6 +101,27 @@ def test_nesting_too_deep_is_refused_when_written_and_no_event_when_read() -> No
     line = b'{"x":' + b"[" * 30_000 + b"]" * 30_000 + b"}\n"
     assert decode_line(line) is None
     assert decode_lines(line + b'{"a":1}\n') == ([{"a": 1}], 1)
+
+
+@given(_mapping, st.integers(0), st.integers(0, 7))
+def test_a_flipped_bit_shows(event: dict[str, Any], place: int, bit: int) -> None:
+    line = encode_line(event)
+    assert is_intact(line)
+    damaged = bytearray(line)
+    damaged[place % len(line)] ^= 1 << bit
+    assert not is_intact(bytes(damaged))
+
+
+def test_a_line_of_another_hand_has_no_checksum() -> None:
+    assert is_intact(b'{"event":"x","seq":1}\n') is None
+    assert is_intact(b"") is None
+    assert is_intact(b'{"event":"x","crc":"00000000"}\n') is False
+
+
+def test_an_event_that_was_read_and_is_recorded_again_has_one_checksum() -> None:
+    again = stamp(decode_line(encode_line({"event": "x"})) or {}, 7, "host", 1)
+    assert "crc" not in again
+    assert encode_line(again).count(b'"crc"') == 1
 
 
 @pytest.mark.parametrize(

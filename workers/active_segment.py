@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from .events import Event, encode_line, hostname, seq_of, stamp
+from .events import Event, crc_of, encode_line, hostname, seq_of, stamp
 from .lines import final_line, last_seq, line_start
 from .lock import refuse_network_filesystem
 from .log_files import LogUnwritable, begin_segment, move_tail, reason, sync_directory, write_whole
@@ -156,9 +156,12 @@ class ActiveSegment:
         return seq + after
 
     def _encode(self, events: Iterable[Mapping[str, Any]]) -> tuple[list[Event], bytes]:
-        recorded, lines = [], []
-        for seq, event in enumerate(events, self.seq + 1):
-            line = stamp(event, seq, self._host, self._pid)
-            recorded.append(line)
-            lines.append(encode_line(line))
+        recorded: list[Event] = []
+        lines: list[bytes] = []
+        for seq, given in enumerate(events, self.seq + 1):
+            event = stamp(given, seq, self._host, self._pid)
+            line = encode_line(event)
+            event["crc"] = crc_of(line)
+            recorded.append(event)
+            lines.append(line)
         return recorded, b"".join(lines)

@@ -1,7 +1,8 @@
 """One event, one line: how a mapping becomes a line of the log and a line becomes a mapping again.
 
 A line is one JSON object in ASCII, at most `MAX_LINE` bytes with its newline, in the order a person reads it:
-`{"timestamp": ..., "event": ..., "seq": ..., "host": ..., "pid": ..., ...}`.
+`{"timestamp": ..., "event": ..., "seq": ..., "host": ..., "pid": ..., ..., "crc": "1c291ca3"}`. The `crc` is the CRC-32
+(RFC 1952) of the line's bytes before `,"crc":`; a line of another hand may have none.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
+from zlib import crc32
 
 import msgspec
 
@@ -22,10 +24,12 @@ __all__ = [
     "MAX_LINE",
     "Event",
     "InvalidEvent",
+    "crc_of",
     "decode_line",
     "decode_lines",
     "encode_line",
     "hostname",
+    "is_intact",
     "iso",
     "seq_of",
     "stamp",
@@ -34,6 +38,8 @@ __all__ = [
 
 Event = dict[str, Any]
 MAX_LINE = 64 * 1024
+_SEAL = b',"crc":"%08x"}\n'
+_SEAL_BYTES = len(_SEAL % 0)
 
 
 class _Seq(msgspec.Struct):
@@ -79,6 +85,7 @@ def stamp(event: Mapping[str, Any], seq: int, host: str, pid: int) -> Event:
     """Return the event as it is recorded: with `timestamp`, `host` and `pid` where it has none of its own."""
     line: Event = {"timestamp": None, "event": None, "seq": seq, "host": host, "pid": pid, **event}
     line["seq"] = seq
+    line.pop("crc", None)  # of the line that this event was read from
     if not line["timestamp"]:
         line["timestamp"] = utc_timestamp()
     if line["event"] is None:
@@ -87,7 +94,7 @@ def stamp(event: Mapping[str, Any], seq: int, host: str, pid: int) -> Event:
 
 
 def encode_line(event: Event) -> bytes:
-    """Write one event as its line.
+    """Write one event, which has at least one field, as its line.
 
     A lone surrogate (a file name that is no UTF-8) is written as the text of its escape, NaN and infinity as null.
     Raises InvalidEvent for a value that is no JSON, or a line over MAX_LINE.
@@ -101,9 +108,21 @@ def encode_line(event: Event) -> bytes:
             data = json.dumps(_decoder.decode(data), separators=(",", ":")).encode("ascii")
     except (TypeError, ValueError, RecursionError, OverflowError, msgspec.MsgspecError) as error:
         raise InvalidEvent(event.get("event"), str(error)) from None
-    if len(data) >= MAX_LINE:
-        raise InvalidEvent(event.get("event"), f"{len(data) + 1} bytes; a line holds at most {MAX_LINE}")
-    return data + b"\n"
+    line = data[:-1] + _SEAL % crc32(data[:-1])
+    if len(line) > MAX_LINE:
+        raise InvalidEvent(event.get("event"), f"{len(line)} bytes; a line holds at most {MAX_LINE}")
+    return line
+
+
+def crc_of(line: bytes) -> str:
+    """Return the checksum that a line from `encode_line` carries."""
+    return line[-11:-3].decode("ascii")
+
+
+def is_intact(line: bytes) -> bool | None:
+    """Say whether a line, with its newline, is as it was written; None when it carries no checksum."""
+    body, seal = line[:-_SEAL_BYTES], line[-_SEAL_BYTES:]
+    return seal == _SEAL % crc32(body) if seal[:8] == _SEAL[:8] else None
 
 
 def _without_surrogates(value: Any) -> Any:
