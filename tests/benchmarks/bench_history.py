@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
 
+from scheduler.audit import audit
 from scheduler.history import History
 from scheduler.state_store import StateStore, last_runs
+from scheduler.ticker import run_id_for
 from workers.event_log import EventLog
+from workers.events import Event, encode_line, iso, stamp
 from workers.segments import LogReader
 
 from .measure import Bench, Row, Sample, Target, seconds
 from .processes import in_child
 
-__all__ = ["fold", "tail"]
+__all__ = ["audited", "fold", "tail"]
 
 _SCHEDULES = 100
 
@@ -75,27 +79,59 @@ def fold(bench: Bench) -> list[Row]:
     ]
 
 
+def audited(bench: Bench) -> list[Row]:
+    """Audit a log with all its history."""
+    count = bench.of(1_000_000, 60_000)
+    path = _write_log(bench, count)
+    found = bench.race({"audit": lambda: in_child(_audit_seconds, str(path))})
+    return [Row("audit", f"audit {count:,} events", Sample.of("s", found["audit"]), target=Target("value", "<=", 5.0))]
+
+
+def _audit_seconds(path: str) -> float:
+    began = time.perf_counter()
+    report = audit(Path(path), datetime(2026, 1, 1, tzinfo=UTC), final=True)
+    assert report.is_clean, report.violations[:3]
+    return time.perf_counter() - began
+
+
 def _write_log(bench: Bench, count: int) -> Path:
-    """Write a log of `count` events: runs of 100 schedules, three events each."""
+    """Write a log of `count` events, or up to two fewer: the runs of 100 schedules, three events each."""
     bench.say(f"write {count:,} events")
     path = bench.place("log") / "state.jsonl"
-    with path.open("w", encoding="ascii") as file:
-        seq = 0
-        for run in range(count // 3 + 1):
-            moment = time.gmtime(1_700_000_000 + 60 * (run // _SCHEDULES))
-            minute, compact = time.strftime("%Y-%m-%dT%H:%M", moment), time.strftime("%Y%m%dT%H%MZ", moment)
-            schedule = f"schedule_{run % _SCHEDULES:03d}"
-            same = f'"run_id":"{schedule}.{compact}","schedule_id":"{schedule}","minute":"{minute}:00Z","attempt":1'
-            bodies = (
-                f'"event":"schedule_enqueued",%s,{same},"dag":"dags/report.yaml","tenant":"bench","overlap":"skip"',
-                f'"event":"run_started",%s,{same},"starttime":123456,"boot_id":"c0ffee"',
-                f'"event":"run_finished",%s,{same},"status":"success","duration_s":1.234',
-            )
-            for body in bodies[: count - seq]:
-                seq += 1
-                fields = f'"seq":{seq},"host":"bench","pid":77'
-                file.write(f'{{"timestamp":"{minute}:01.123456Z",{body % fields}}}\n')
+    with path.open("wb") as file:
+        for seq, event in enumerate(_events(count), 1):
+            file.write(encode_line(stamp(event, seq, "bench", 77)))
     return path
+
+
+def _events(count: int) -> Iterator[Event]:
+    """Yield the history of 100 schedules that fire every minute; every run succeeds."""
+    spec = {"cron": "* * * * *", "timezone": "UTC", "enabled": True, "dag": "dags/report.yaml"}
+    names = [f"schedule_{number:03d}" for number in range(_SCHEDULES)]
+    minute = datetime(2024, 1, 1, tzinfo=UTC)
+    at = {"timestamp": f"{iso(minute)[:-1]}.000000Z"}
+    yield {
+        **at,
+        "event": "schedules_loaded",
+        "since": iso(minute - timedelta(seconds=1)),
+        "specs": dict.fromkeys(names, spec),
+    }
+    for number in range((count - 1) // 3):
+        name = names[number % _SCHEDULES]
+        if number and name == names[0]:
+            minute += timedelta(minutes=1)
+        at = {"timestamp": f"{iso(minute)[:-1]}.123456Z"}
+        run = {"run_id": run_id_for(name, minute), "schedule_id": name, "minute": iso(minute), "attempt": 1}
+        yield {
+            **at,
+            "event": "schedule_enqueued",
+            **run,
+            "dag": "dags/report.yaml",
+            "tenant": "bench",
+            "overlap": "skip",
+        }
+        yield {**at, "event": "run_started", **run, "starttime": 123456, "boot_id": "c0ffee"}
+        yield {**at, "event": "run_finished", **run, "status": "success", "duration_s": 1.234, "tasks": {"success": 1}}
 
 
 def _last_lines(path: Path, limit: int) -> list[dict[str, object]]:

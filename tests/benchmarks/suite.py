@@ -33,6 +33,7 @@ def benchmarks() -> dict[str, Callable[[Bench], list[Row]]]:
         "fib": bench_runs.fibonacci,
         "tail": bench_history.tail,
         "fold": bench_history.fold,
+        "audit": bench_history.audited,
         "tick": bench_schedules.tick,
         "load": bench_schedules.load,
         "cli": bench_cli.commands,

@@ -1,0 +1,218 @@
+"""The audit: reads a whole log once and proves or refutes, guarantee by guarantee, that nothing was lost or run twice.
+
+It trusts none of the folds it judges: the books of runs and of fire times are kept here anew, from the lines alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection
+from datetime import datetime
+from pathlib import Path
+
+from workers.events import Event, decode_line, is_intact, iso
+from workers.numbered_lines import Block, numbered_lines
+
+from .effects import EffectsUnreadable, compare_effects
+from .fires import FireBook
+from .report import TITLES, Finding, Ledger, Report, Violation, shown
+from .runs import RunBook
+from .services import Services
+from .times import seconds
+
+__all__ = ["TITLES", "EffectsUnreadable", "Finding", "Report", "Violation", "audit"]
+
+# As the ticker has it: a fire time is on time through its minute.
+_ON_TIME_S = 60.0
+
+
+def audit(
+    path: Path,
+    now: datetime,
+    *,
+    effects: Path | None = None,
+    effects_of: Collection[str] = (),
+    final: bool = False,
+    lateness_s: float = 60.0,
+    on_read: Callable[[int, int], object] = lambda _done, _all: None,
+) -> Report:
+    """Judge the log at `path` as it is at `now` (aware).
+
+    What came due less than `lateness_s` before is not demanded yet. With `final` nothing may be open: the system was
+    quiet. `effects` is compared for the runs of the schedules `effects_of`, or of all. An absent log is a clean one.
+    Raises LogUnreadable, EffectsUnreadable.
+    """
+    began = time.monotonic()
+    auditor = _Auditor(lateness_s, keeps_outcomes=effects is not None)
+    for block in numbered_lines(path, on_read):
+        auditor.take(block)
+    auditor.conclude(path, now, final=final)
+    if effects is not None:
+        compare_effects(effects, auditor.runs, auditor.ledger, effects_of)
+    return Report(
+        log=str(path),
+        read_at=iso(now),
+        lines=auditor.lines,
+        first_seq=auditor.first_seq,
+        last_seq=auditor.seq,
+        seconds=round(time.monotonic() - began, 3),
+        findings=auditor.ledger.findings(),
+        violations=auditor.ledger.violations,
+        notes=auditor.ledger.notes,
+    )
+
+
+class _Auditor:
+    """The walk over the lines: each is judged as a line, then as an event by the book that it belongs to."""
+
+    def __init__(self, lateness_s: float, *, keeps_outcomes: bool) -> None:
+        self.ledger = Ledger()
+        self.services = Services()
+        self.runs = RunBook(self.ledger, self.services, lateness_s, keeps_outcomes=keeps_outcomes)
+        self.fires = FireBook(self.ledger, self.services, _ON_TIME_S + lateness_s)
+        self.lines = self.first_seq = self.seq = 0
+        self._lateness_s = lateness_s
+        self._is_sealed = False
+        # The events of the checkpoint that is being read; None when none is.
+        self._checkpoint: list[Event] | None = None
+        self._steps: dict[str, Callable[[Event, float], None]] = {
+            "schedule_enqueued": self._enqueued,
+            "schedule_skipped": self._skipped,
+            "schedule_missed": lambda event, _: self.fires.miss(event),
+            "run_requested": lambda event, _: self.runs.ask(event),
+            "run_started": self.runs.start,
+            "run_finished": self.runs.finish,
+            "schedules_loaded": self.fires.load,
+            "worker_exited": self.runs.bury,
+            "clock_jumped": self._clock_jumped,
+            "supervisor_started": self._supervisor_started,
+            "supervisor_stopped": self._supervisor_stopped,
+            "log_repaired": lambda *_: self.ledger.count("G4", "repaired"),
+            "segment_started": self._segment_started,
+        }
+
+    def take(self, block: Block) -> None:
+        """Judge some lines."""
+        ledger = self.ledger
+        ledger.path = block.path
+        if block.is_torn:
+            ledger.line = block.first
+            ledger.notes.append(
+                f"{shown(ledger.place)}: the last line has no end yet; nobody was told that it is written"
+            )
+            return
+        for ledger.line, line in enumerate(block.lines, block.first):
+            if not line or line.isspace():
+                continue
+            self.lines += 1
+            self.seq += 1
+            event = decode_line(line)
+            if event is None:
+                ledger.violate("G4", f"this line is no event: {line[:40]!r}")
+                continue
+            if event.get("seq") != self.seq:
+                self._take_seq(event.get("seq"))
+            self.first_seq = self.first_seq or self.seq
+            if is_intact(line + b"\n"):
+                self._is_sealed = True
+            else:
+                self._judge_seal(line, event)
+            self._apply(event)
+
+    def conclude(self, path: Path, now: datetime, *, final: bool) -> None:
+        """Judge what is open at the end."""
+        self._compare_checkpoint()
+        self.ledger.line = 0
+        self.ledger.path = path
+        self.ledger.count("G4", "lines", self.lines)
+        self.runs.conclude(final=final)
+        self.fires.conclude(self.services.demanded_to(now.timestamp(), self._lateness_s))
+
+    def _take_seq(self, seq: object) -> None:
+        """Go on from a line that has another number than the one that follows; a line of another hand has none."""
+        if type(seq) is not int:
+            return
+        if self.first_seq:
+            what = f"{seq - self.seq} line(s) are missing before it" if seq > self.seq else "it was there before"
+            self.ledger.violate("G4", f"this line has the seq {seq}, and {self.seq} is due: {what}")
+        self.seq = seq
+
+    def _judge_seal(self, line: bytes, event: Event) -> None:
+        """A line that is not intact was altered, unless it never had a checksum."""
+        if is_intact(line + b"\n") is False:
+            self.ledger.violate("G4", "this line is not as it was written: its checksum does not hold")
+        elif self._is_sealed and type(event.get("seq")) is int:
+            self.ledger.violate("G4", "this line has lost its checksum")
+
+    def _apply(self, event: Event) -> None:
+        try:
+            name = event["event"]
+            now = seconds(event["timestamp"])
+            if self._checkpoint is not None and name == "checkpoint":
+                self._checkpoint.append(event)
+                return
+            self._compare_checkpoint()
+            if self.services.leader is not None:
+                self.services.pass_time(event, now)
+            if self.runs.dead:
+                self.runs.look_after_the_dead(now)
+            step = self._steps.get(name)
+            if step is not None:
+                step(event, now)
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+            # Of another hand, perhaps; but nobody can tell what it stands for.
+            self.ledger.violate("G4", f"this event cannot be used: {type(error).__name__}: {error}")
+
+    def _enqueued(self, event: Event, now: float) -> None:
+        if event.get("schedule_id") and event.get("minute"):
+            self.fires.judge(event, now)
+        self.runs.ask(event)
+
+    def _skipped(self, event: Event, now: float) -> None:
+        self.fires.judge(event, now)
+        self.runs.skip(event)
+
+    def _clock_jumped(self, event: Event, _now: float) -> None:
+        self.fires.set_clock(event)
+        self.runs.set_clock()
+
+    def _supervisor_started(self, event: Event, now: float) -> None:
+        self.services.lead(event, now)
+        self.runs.lead()
+        self.fires.lead()
+
+    def _supervisor_stopped(self, event: Event, _now: float) -> None:
+        if self.services.leads(event):
+            self.runs.stop()
+            self.services.stop()
+
+    def _segment_started(self, _event: Event, _now: float) -> None:
+        self._checkpoint = []
+
+    def _compare_checkpoint(self) -> None:
+        """Compare the checkpoint that has just ended with the books, or begin the books with it."""
+        checkpoint, self._checkpoint = self._checkpoint, None
+        if checkpoint is None:
+            return
+        runs = {event["run"]["run_id"]: event["run"] for event in checkpoint if "run" in event}
+        for event in checkpoint:
+            if "request" in event:
+                run_id, part = event["request"]
+                runs[run_id]["request"].update(part)
+        rows = [row for event in checkpoint for row in event.get("schedules", ())]
+        is_first = self.lines <= len(checkpoint) + 2 and self.first_seq > 1
+        if not is_first:
+            self.runs.compare(list(runs.values()))
+            self.fires.compare(rows)
+            return
+        self.ledger.notes.append(f"what was before seq {self.first_seq} is gone; its checkpoint is taken for it")
+        for event in checkpoint:
+            if "supervisor" in event:
+                self.services.lead(event["supervisor"], seconds(event["timestamp"]))
+        for row in rows:
+            self.fires.restore(row)
+        for event in checkpoint:
+            for kind in {"judged", "others"} & event.keys():
+                self.fires.restore_points(*event[kind])
+        for run in runs.values():
+            self.runs.restore(run)

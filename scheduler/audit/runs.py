@@ -1,0 +1,323 @@
+"""The book of runs: requested -> started(1) -> finished -> started(2), only where a retry was allowed -> finished."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+import msgspec
+
+from workers.events import Event
+from workers.ids import is_run_id
+from workers.process import Identity, is_alive
+from workers.run_request import next_attempt
+
+from .report import Ledger, Place, shown
+from .services import Services
+from .times import moment_of, seconds
+
+__all__ = ["RunBook"]
+
+_STATUSES = ("success", "failed", "timeout", "cancelled", "crashed")
+_BAD_TASKS = frozenset(("failed", "timeout", "cancelled", "upstream_failed"))
+# G6: so long after the word of a worker's death its run may still be open.
+_BURIED_WITHIN_S = 2.0
+Worker = tuple[str, int, int]
+
+
+class _Run(msgspec.Struct):
+    """An open run: waiting since `free_s` of the services' clock, or on a worker."""
+
+    request: Event
+    place: Place
+    attempt: int
+    waits_since_s: float
+    retry_at_s: float = 0.0
+    worker: Worker | None = None
+    is_pooled: bool = False
+
+
+class RunBook:
+    """The runs that are open, and the names of those that have ended.
+
+    `dead` are workers known to be dead whose runs have not been looked for yet: when that was said, and where.
+    With `keeps_outcomes`, `outcomes` has the status of each attempt that started, "" while it runs.
+    """
+
+    def __init__(self, ledger: Ledger, services: Services, lateness_s: float, *, keeps_outcomes: bool) -> None:
+        self.open: dict[str, _Run] = {}
+        self.ended: set[str] = set()
+        self.outcomes: dict[tuple[str, int], str] = {}
+        self.schedule_of: dict[str, str] = {}
+        self._keeps_outcomes = keeps_outcomes
+        self._ledger = ledger
+        self._services = services
+        self._lateness_s = lateness_s
+        self._of_schedule: dict[str, dict[str, None]] = {}
+        self._turn_since_s: dict[str, float] = {}
+        self._busy: dict[Worker, str] = {}
+        self._led: dict[str, None] = {}
+        self.dead: dict[int, tuple[float, Place]] = {}
+        self._requests = self._scheduled = self._starts = 0
+        self._ends: Counter[str] = Counter()
+
+    # -> queued
+    def ask(self, event: Event) -> None:
+        """Take in a `schedule_enqueued` or `run_requested`."""
+        run_id, schedule_id = event["run_id"], str(event.get("schedule_id") or "")
+        if not is_run_id(run_id):
+            self._ledger.notes.append(
+                f"{shown(self._ledger.place)}: a request with the run_id {run_id!r:.80} is never run"
+            )
+            return
+        self._requests += 1
+        if run_id in self.open or run_id in self.ended:
+            self._ledger.violate("G1", f"run `{run_id}` is asked for again")
+            return
+        others = self._of_schedule.get(schedule_id)
+        if schedule_id and event["event"] == "schedule_enqueued":
+            self._scheduled += 1
+            if event.get("overlap") == "skip" and others:
+                text = f"run `{run_id}` is enqueued while `{next(iter(others))}` is open, with `overlap: skip`"
+                self._ledger.violate("overlap", text)
+            if event.get("attempt", 1) != 1:
+                self._ledger.violate("G1", f"run `{run_id}` is enqueued for attempt {event['attempt']}")
+        self._open(run_id, schedule_id, event, event.get("attempt", 1))
+
+    def restore(self, run: Event) -> None:
+        """Take an open run from the checkpoint with which a log begins whose older part is gone."""
+        schedule_id = str(run.get("schedule_id") or "")
+        self._open(run["run_id"], schedule_id, dict(run["request"]), run["attempt"])
+        start = run.get("start")
+        if run["status"] == "running" and start:
+            self._put_on_worker(run["run_id"], self.open[run["run_id"]], start)
+
+    # queued -> running
+    def start(self, event: Event, now: float) -> None:
+        """Take in a `run_started`."""
+        run_id, attempt, ledger = event["run_id"], event.get("attempt", 1), self._ledger
+        self._starts += 1
+        run = self.open.get(run_id)
+        if run is None:
+            if run_id in self.ended:
+                ledger.violate("G1", f"run `{run_id}` starts attempt {attempt} after its end")
+            else:
+                ledger.violate("G2", f"run `{run_id}` starts, and nobody has asked for it")
+            return
+        if run.worker is not None:
+            ledger.violate("G1", f"run `{run_id}` starts attempt {attempt} while attempt {run.attempt} runs")
+            return
+        if attempt != run.attempt:
+            ledger.violate("G1", f"run `{run_id}` starts attempt {attempt}; attempt {run.attempt} is due")
+            run.attempt = attempt
+        self._check_fields(event, run)
+        if run.request.get("overlap") == "queue" and self._waits_for_others(run_id, run):
+            ledger.violate("overlap", f"run `{run_id}` starts before an older one has ended, with `overlap: queue`")
+        if run.retry_at_s > now + 1:
+            ledger.violate("lateness", f"run `{run_id}` starts {run.retry_at_s - now:.1f} s before its `retry_at`")
+        self._check_wait(run_id, run)
+        self._note(run_id, attempt, "")
+        self._put_on_worker(run_id, run, event)
+
+    # running -> finished, or running -> queued for the next attempt
+    def finish(self, event: Event, now: float) -> None:
+        """Take in a `run_finished`."""
+        run_id, attempt, ledger = event["run_id"], event.get("attempt", 1), self._ledger
+        self._ends[str(event.get("status"))] += 1
+        run = self.open.get(run_id)
+        if run is None:
+            again = "ends again" if run_id in self.ended else "ends, and nobody has asked for it"
+            ledger.violate("G2", f"run `{run_id}` {again}")
+            return
+        if run.worker is None:
+            ledger.violate("G2", f"run `{run_id}` ends attempt {attempt} without having started it")
+        elif attempt != run.attempt:
+            ledger.violate("G2", f"run `{run_id}` ends attempt {attempt}; attempt {run.attempt} is running")
+        self._check_fields(event, run)
+        self._check_end(event)
+        self._check_next(event, run)
+        self._note(run_id, attempt, str(event.get("status")))
+        self._take_off_worker(run_id, run)
+        if event.get("next_attempt"):
+            run.attempt = int(event["next_attempt"])
+            run.retry_at_s = seconds(event["retry_at"]) if event.get("retry_at") else 0.0
+            run.waits_since_s = self._services.free_s + max(0.0, run.retry_at_s - now)
+            run.place = ledger.place
+        else:
+            self._close(run_id, run)
+            self.ended.add(run_id)
+
+    def skip(self, event: Event) -> None:
+        """Take in a `schedule_skipped`: what it says stood in its way must have done so."""
+        if event.get("reason") == "overlap" and event.get("open_run") not in self.open:
+            text = f"schedule `{event['schedule_id']}` is skipped for run `{event.get('open_run')}`, which is not open"
+            self._ledger.violate("overlap", text)
+
+    def bury(self, event: Event, now: float) -> None:
+        """Take in a `worker_exited`."""
+        self._ledger.count("G6", "dead workers")
+        self.dead[int(event["worker_pid"])] = (now, self._ledger.place)
+
+    def look_after_the_dead(self, now: float) -> None:
+        """See that no run stays with a worker that is known to be dead."""
+        for pid, (died_at, place) in list(self.dead.items()):
+            left = [run_id for (_, other, _), run_id in self._busy.items() if other == pid]
+            if not left:
+                del self.dead[pid]
+            elif now > died_at + _BURIED_WITHIN_S:
+                self._ledger.violate(
+                    "G6", f"run `{left[0]}` is open {now - died_at:.1f} s after its worker died", place
+                )
+                del self.dead[pid]
+
+    def lead(self) -> None:
+        """Take in that a service begins to lead: from here on, runs start under it."""
+        self._led.clear()
+
+    def stop(self) -> None:
+        """Take in that the leader has stopped: what started under it has ended."""
+        self._ledger.count("G8", "stops")
+        for run_id in self._led:
+            self._ledger.violate("G8", f"run `{run_id}` is open when its service has stopped")
+        self._led.clear()
+
+    def compare(self, runs: list[Event]) -> None:
+        """Compare with the open runs of a checkpoint: nothing may get lost between two segments."""
+        kept = {run["run_id"]: (run["attempt"], run["status"]) for run in runs}
+        ours = {name: (run.attempt, "running" if run.worker else "queued") for name, run in self.open.items()}
+        self._ledger.count("G5", "checkpoints")
+        for run_id in sorted(kept.keys() ^ ours.keys()):
+            where = "in the older segments" if run_id in ours else "in the checkpoint"
+            self._ledger.violate("G5", f"run `{run_id}` is open only {where}")
+        for run_id in sorted(kept.keys() & ours.keys()):
+            if kept[run_id] != ours[run_id]:
+                text = f"run `{run_id}` is {ours[run_id]} in the older segments and {kept[run_id]} in the checkpoint"
+                self._ledger.violate("G5", text)
+
+    def conclude(self, *, final: bool) -> None:
+        """Judge what is open where the log ends; `final` says that nothing may be."""
+        waiting = running = orphans = 0
+        for run_id, run in self.open.items():
+            if run.worker is None:
+                waiting += 1
+                if final:
+                    self._ledger.violate("G5", f"run `{run_id}` waits for attempt {run.attempt}", run.place)
+                elif not self._waits_for_others(run_id, run):
+                    self._check_wait(run_id, run)
+            elif final:
+                self._ledger.violate("G2", f"run `{run_id}` has no end", run.place)
+            elif is_alive(Identity(*run.worker)):
+                running += 1
+            else:
+                orphans += 1
+        self._ledger.count("G5", "waiting", waiting)
+        self._ledger.count("overlap", "runs", self._scheduled)
+        self._ledger.count("lateness", "starts", self._starts)
+        for what, number in {"requests": self._requests, "starts": self._starts}.items():
+            self._ledger.count("G1", what, number)
+        for status, number in self._ends.items():
+            self._ledger.count("G2", f"ended {status}"[:40], number)
+        if running:
+            self._ledger.notes.append(f"{running} run(s) are running")
+        if orphans:
+            text = f"{orphans} run(s) have no end yet, and their process is gone: the next service closes them"
+            self._ledger.notes.append(text)
+
+    def _open(self, run_id: str, schedule_id: str, request: Event, attempt: int) -> None:
+        self.open[run_id] = _Run(request, self._ledger.place, attempt, self._services.free_s)
+        if schedule_id:
+            self._of_schedule.setdefault(schedule_id, {})[run_id] = None
+
+    def _close(self, run_id: str, run: _Run) -> None:
+        del self.open[run_id]
+        schedule_id = str(run.request.get("schedule_id") or "")
+        self._turn_since_s[schedule_id] = self._services.free_s
+        others = self._of_schedule.get(schedule_id)
+        if others is not None:
+            others.pop(run_id, None)
+            if not others:
+                del self._of_schedule[schedule_id]
+
+    def _put_on_worker(self, run_id: str, run: _Run, event: Event) -> None:
+        worker = (str(event.get("boot_id")), int(event["pid"]), int(event.get("starttime") or 0))
+        other = self._busy.get(worker)
+        if other is not None:
+            self._ledger.violate("G6", f"worker {worker[1]} starts run `{run_id}` while it has `{other}`")
+        self._busy[worker] = run_id
+        run.worker, run.place = worker, self._ledger.place
+        # A run by hand is executed by the process that asked for it.
+        run.is_pooled = run.request.get("event") == "schedule_enqueued" or run.request.get("pid") != worker[1]
+        if run.is_pooled:
+            self._services.running += 1
+            self._led[run_id] = None
+
+    def _take_off_worker(self, run_id: str, run: _Run) -> None:
+        if run.worker is not None and self._busy.get(run.worker) == run_id:
+            del self._busy[run.worker]
+        if run.is_pooled:
+            self._services.running -= 1
+            self._led.pop(run_id, None)
+        run.worker, run.is_pooled = None, False
+
+    def _waits_for_others(self, run_id: str, run: _Run) -> bool:
+        """Say whether an older run of its schedule is open, for whose end it has to wait."""
+        schedule_id = str(run.request.get("schedule_id") or "")
+        others = self._of_schedule.get(schedule_id)
+        return run.request.get("overlap") == "queue" and bool(others) and next(iter(others or ())) != run_id
+
+    def _note(self, run_id: str, attempt: int, status: str) -> None:
+        if self._keeps_outcomes:
+            self.outcomes[run_id, attempt] = status
+            self.schedule_of[run_id] = str(self.open[run_id].request.get("schedule_id") or "")
+
+    def set_clock(self) -> None:
+        """Take in that the clock was set: what was to be tried again at a time of the old one may come any time."""
+        for run in self.open.values():
+            if run.retry_at_s:
+                run.retry_at_s, run.waits_since_s = 0.0, math.inf
+
+    def _check_fields(self, event: Event, run: _Run) -> None:
+        """A run keeps its schedule and its minute."""
+        request = run.request
+        if event.get("minute") == request.get("minute") and event.get("schedule_id") == request.get("schedule_id"):
+            return
+        for name in ("schedule_id", "minute"):
+            if (event.get(name) or None) != (request.get(name) or None):
+                text = f"run `{event['run_id']}` has another `{name}` than its request: {event.get(name)!r:.80}"
+                self._ledger.violate("G2", text)
+
+    def _check_wait(self, run_id: str, run: _Run) -> None:
+        """What waits while a worker is free waits without a reason, unless it waits for its schedule's turn."""
+        since_s = run.waits_since_s
+        if run.request.get("overlap") == "queue":
+            since_s = max(since_s, self._turn_since_s.get(str(run.request.get("schedule_id")), 0.0))
+        waited_s = self._services.free_s - since_s
+        if waited_s > self._lateness_s:
+            self._ledger.violate("lateness", f"run `{run_id}` waited for {waited_s:.1f} s while a worker was free")
+
+    def _check_end(self, event: Event) -> None:
+        """The status of a run follows from how its tasks ended."""
+        status, tasks, run_id = event.get("status"), event.get("tasks"), event["run_id"]
+        if status not in _STATUSES:
+            self._ledger.violate("G2", f"run `{run_id}` has the status {status!r:.40}; allowed: {', '.join(_STATUSES)}")
+        elif tasks is None:
+            # Closed by the service because its worker is gone.
+            if status not in ("crashed", "cancelled"):
+                self._ledger.violate("G2", f"run `{run_id}` is {status}, and its tasks are not on record")
+        elif status == "crashed":
+            self._ledger.violate("G2", f"run `{run_id}` is crashed, and its worker has told the end of its tasks")
+        elif status == "success" and (not tasks or not _BAD_TASKS.isdisjoint(tasks)):
+            self._ledger.violate("G2", f"run `{run_id}` is success, and its tasks are {tasks}")
+        elif status != "success" and not event.get("reason") and _BAD_TASKS.isdisjoint(tasks):
+            self._ledger.violate("G2", f"run `{run_id}` is {status} without a reason, and its tasks are {tasks}")
+
+    def _check_next(self, event: Event, run: _Run) -> None:
+        """Another attempt follows where the request allows one, and only there."""
+        given = event.get("next_attempt")
+        if given is None and event.get("status") == "success":
+            return
+        request = {**run.request, "attempt": run.attempt}
+        due = next_attempt(request, str(event.get("status")), moment_of(event["timestamp"])).get("next_attempt")
+        if given != due:
+            text = f"run `{event['run_id']}` goes on with attempt {given}; its request says {due}"
+            self._ledger.violate("G1", text)
