@@ -3,6 +3,7 @@
 set -eu
 lock=requirements-dev.lock
 . "$(dirname "$0")/venv.sh"
+scripts/test_tools.sh systemd
 
 "$PYTHON" -m ruff check .
 "$PYTHON" -m ruff format --check .

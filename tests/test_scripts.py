@@ -89,7 +89,7 @@ def test_the_unit_starts_what_the_checkout_has() -> None:
     unit = (REPOSITORY / "scripts" / "tickpool.service").read_text()
     settings = dict(line.split("=", 1) for line in unit.splitlines() if "=" in line and not line.startswith("#"))
     assert settings["Type"] == "notify"
-    assert settings["KillMode"] == "mixed"
+    assert settings["KillMode"] == "process"
     assert int(settings["WatchdogSec"]) > 0
     assert settings["ExecReload"].endswith("kill -HUP $MAINPID")
     assert " -m scheduler.supervisor --dir " in settings["ExecStart"]
