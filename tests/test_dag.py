@@ -78,11 +78,11 @@ def test_a_hook_without_an_id_takes_the_name_of_its_list(tmp_path: Path) -> None
     assert [hook.id for hook in dag.on_failure] == ["on_failure-1", "page", "on_failure-3"]
 
 
-def test_an_absolute_path_outside_the_project_is_shown_whole(tmp_path: Path) -> None:
-    (tmp_path / "d.yaml").write_text("- a")
+def test_a_file_outside_the_project_is_refused_and_shown_whole(tmp_path: Path) -> None:
+    (tmp_path / "d.yaml").write_text(GOOD)
     with pytest.raises(InvalidFile) as caught:
         load_dag(tmp_path / "d.yaml", tmp_path / "project")
-    assert str(caught.value) == f"{tmp_path}/d.yaml:1:1: dag: expected a mapping, got a list"
+    assert str(caught.value) == f"{tmp_path}/d.yaml: lies outside the project {tmp_path}/project"
 
 
 @pytest.mark.parametrize(
@@ -99,10 +99,10 @@ def test_an_absolute_path_outside_the_project_is_shown_whole(tmp_path: Path) -> 
         ),
         ("id: d\nproject: /\ntasks: [{id: a, run: x}]",
          "2:1: dag `d`: unknown key `project`; allowed: cwd, description, env, id,"
-         " max_parallel_tasks, on_exit, on_failure, on_success, params, tasks, timeout"),
+         " max_parallel_tasks, on_exit, on_failure, on_success, params, secrets, tasks, timeout"),
         ("id: d\nmax_parallel_tasks: 0\ntasks: [{id: a, run: x}]",
          "2:21: dag `d`: `max_parallel_tasks` must be at least 1"),
-        ("id: d\nsecrets: x\ntasks: [{id: a, run: x}]", "2:1: dag `d`: `secrets` is not available in this version"),
+        ("id: d\nnotify: x\ntasks: [{id: a, run: x}]", "2:1: dag `d`: `notify` is not available in this version"),
         ("id: d\ntimeout: 0\ntasks: [{id: a, run: x}]",
          "2:10: dag `d`: `timeout` must be longer than 0s; leave it out for none"),
         ("id: d\nparams: {a b: 1}\ntasks: [{id: a, run: x}]",
@@ -312,7 +312,7 @@ JSON = st.recursive(
 )  # fmt: skip
 TASK = st.dictionaries(st.sampled_from([*Task.__struct_fields__, "foreach", "zzz"]), JSON, max_size=6)
 TASKS = st.lists(TASK | st.builds(lambda task: {"id": "a", "run": "x", **task}, TASK) | JSON, max_size=4) | JSON
-FILE = st.dictionaries(st.sampled_from([*Dag.__struct_fields__, "secrets"]), JSON | TASKS, max_size=8).map(
+FILE = st.dictionaries(st.sampled_from([*Dag.__struct_fields__, "notify"]), JSON | TASKS, max_size=8).map(
     lambda data: {"id": "d", **data}
 )
 

@@ -11,17 +11,27 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
-from .dag import Dag, check_params, load_dag
+from .dag import Dag, check_params, load_dag, project_of
 from .errors import Fault, InvalidFile, TickpoolError, did_you_mean
 from .events import Event
+from .failpoints import arm
+from .masking import Mask
 from .process_tree import become_subreaper
 from .run_context import RunInfo, Stop
+from .secret_values import RunSecrets
 from .settings import read_settings
+from .terminal import clean, make_safe
 from .worker import Executor
 
 __all__ = ["add_arguments", "main", "run_by_hand"]
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        print(clean(f"{self.prog}: {message} (see {self.prog} --help)"), file=sys.stderr)
+        sys.exit(2)
 
 
 class InvalidParam(TickpoolError):
@@ -33,13 +43,15 @@ class InvalidParam(TickpoolError):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a DAG by hand; return 0 when it succeeded, 1 when it did not, 2 for bad input."""
-    parser = argparse.ArgumentParser(prog="python -m workers", description="Run one DAG here and now.")
+    make_safe()
+    parser = _Parser(prog="python -m workers", description="Run one DAG here and now.")
     add_arguments(parser)
     options = parser.parse_args(argv)
     try:
         return run_by_hand(options)
     except TickpoolError as error:
-        print(error, file=sys.stderr)
+        for line in error.faults if isinstance(error, InvalidFile) else [error]:
+            print(clean(line), file=sys.stderr)
         return 2
 
 
@@ -55,10 +67,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_by_hand(options: argparse.Namespace) -> int:
     """Run the DAG that the options name. Raises TickpoolError for bad input."""
-    path = Path(options.dag).absolute()
-    home = path.parent.parent if path.parent.name == "dags" else Path.cwd()
-    project = (options.project or home).absolute()
+    path = Path(os.path.abspath(options.dag))
+    project = (options.project or project_of(path)).absolute()
     dag = load_dag(path, project)
+    mask = RunSecrets(dag.all_secrets(), os.environ).mask
+    with mask.errors():
+        return _run(dag, path, project, options, mask)
+
+
+def _run(dag: Dag, path: Path, project: Path, options: argparse.Namespace, mask: Mask) -> int:
     params = _read_params(dag, options.param)
     wrong = check_params(dag, params)
     if wrong:
@@ -84,13 +101,16 @@ def run_by_hand(options: argparse.Namespace) -> int:
     if not options.json:
         print(f"Run {info.run_id}", flush=True)
     settings = read_settings(os.environ)
+    arm(settings.failpoints)
     os.environ.update(settings.environ())
     executor = Executor(settings, on_task_event=None if options.json else _show)
-    result = executor.execute(request, stop, ask_first=True)
+    told = {**request, "params": mask.plain(params)}
+    is_ours = executor.claim(told, stop, ask_first=True)
+    result = executor.perform(request, stop) if is_ours else executor.refusal(request, stop)
     if options.json:
-        print(json.dumps({**executor.last_result, "params": params}, default=str))
+        print(json.dumps({**executor.last_result, "params": told["params"]}, default=str))
     else:
-        print(f"{result.status}  {result.duration_s:.2f} s" + (f"  {result.reason}" if result.reason else ""))
+        print(clean(f"{result.status}  {result.duration_s:.2f} s" + (f"  {result.reason}" if result.reason else "")))
     return 0 if result.status == "success" else 1
 
 
@@ -118,11 +138,14 @@ def _show(event: Mapping[str, Any] | Event) -> None:
     name, task = event["event"], event.get("task_id")
     if name == "task_finished":
         seconds = f"{event.get('duration_s') or 0:.2f} s"
-        print(f"  {event['status']:<9} {task}  {seconds}" + _reason(event), flush=True)
+        line = f"{event['status']:<9} {task}  {seconds}"
     elif name == "task_skipped":
-        print(f"  {event.get('status') or 'skipped':<9} {task}" + _reason(event), flush=True)
+        line = f"{event.get('status') or 'skipped':<9} {task}"
     elif name == "task_retried":
-        print(f"  retrying  {task} in {event.get('delay_s') or 0:.1f} s" + _reason(event), flush=True)
+        line = f"retrying  {task} in {event.get('delay_s') or 0:.1f} s"
+    else:
+        return
+    print(clean(f"  {line}{_reason(event)}"), flush=True)
 
 
 def _reason(event: Mapping[str, Any]) -> str:

@@ -54,7 +54,7 @@ class Attempt:
         self._stopped: tuple[TaskStatus, str] | None = None
         self._exit: Exit | None = None
         self._left: set[int] = set()
-        poller.watch(output, self._read_output)
+        poller.watch(output, self._hear_output)
         poller.watch(self._child.pidfd, self._first_process_ended)
 
     def stop_at(self, when: float, status: TaskStatus, reason: str) -> None:
@@ -111,15 +111,20 @@ class Attempt:
             if not any(pidfd is not None for pidfd in sent):
                 break
 
-    def _read_output(self) -> None:
+    def _hear_output(self) -> None:
+        self._read_output()
+
+    def _read_output(self) -> bool:
+        """Take what there is, at most one chunk; return whether there was any."""
         try:
             chunk = os.read(self._output, _READ_BYTES)
         except BlockingIOError:
-            return
+            return False
         if chunk:
             self._log.write(chunk)
         else:
             self._close_output()
+        return bool(chunk)
 
     def _close_output(self) -> None:
         self._poller.unwatch(self._output)
@@ -173,17 +178,12 @@ class Attempt:
         for timer in self._timers:
             timer.cancel()
         for _ in range(_LAST_READS):
-            if self._output < 0 or not self._has_output():
+            if self._output < 0 or not self._read_output():
                 break
         if self._output >= 0:
             self._close_output()
         self._log.close()
         self._on_end(self._outcome(self._exit or self._child.reap()))
-
-    def _has_output(self) -> bool:
-        before = self._log.size
-        self._read_output()
-        return self._log.size > before
 
     def _outcome(self, end: Exit) -> Outcome:
         said = self._conclude(end)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,33 +12,62 @@ import msgspec
 from .dag_model import Dag, Retries, Task, TriggerRule
 from .dag_rules import HOOKS, Entry, Sheet, faults_of
 from .errors import Fault, InvalidFile, did_you_mean
+from .ownership import directories_between, foreign_faults
+from .secret_rules import secret_faults
 from .yamlfile import At, Document, load_yaml
 
-__all__ = ["Dag", "Retries", "Task", "TriggerRule", "check_params", "load_dag"]
+__all__ = ["Dag", "Retries", "Task", "TriggerRule", "check_params", "dag_owners", "load_dag", "project_of"]
 
 # Known words of later versions: refused by name, so that nobody thinks they work.
-_LATER = dict.fromkeys(("dag", "http", "wait", "approval", "foreach", "pool", "secrets", "notify"), "")
+_LATER = dict.fromkeys(("dag", "http", "wait", "approval", "foreach", "pool", "notify"), "")
 _INTERNAL = ("project",)
+_PATH_CHARS = 500
 
 
 def load_dag(path: Path, project: Path) -> Dag:
     """Read a DAG file; a relative `path` starts at `project`. Raises InvalidFile with every fault of the file.
 
-    A hook without an id gets the name of its list, and its number if there are several (`on_failure-2`).
+    A file that lies outside the project once links are followed is refused; so is one that others may write, when this
+    process is root's. A hook without an id gets the name of its list, and its number if there are several
+    (`on_failure-2`).
     """
     full = project / path
     shown = full.relative_to(project) if full.is_relative_to(project) else full
-    document = load_yaml(full, shown_as=str(shown))
+    if not str(path).isprintable():
+        raise InvalidFile([Fault(f"{str(path)[:_PATH_CHARS]!r}", 0, 0, "is no path; name a DAG file of the project")])
+    if foreign := dag_owners(path, project):
+        raise InvalidFile(foreign)
+    document = load_yaml(full, shown_as=str(shown)[:_PATH_CHARS], inside=project)
     if document.data is None:
         raise InvalidFile([Fault(document.path, 0, 0, "is empty; a DAG needs `id` and `tasks`")])
     _name_hooks(document.data)
     given = document.data.get("id") if isinstance(document.data, dict) else None
     what = f"dag `{given[:128]}`" if isinstance(given, str) else "dag"
     dag, faults = document.model((), Dag, what, later=_LATER, internal=_INTERNAL)
-    faults += faults_of(document, _whole(dag, what) if dag else _parts(document, what))
+    sheet = _whole(dag, what) if dag else _parts(document, what)
+    faults += faults_of(document, sheet) + secret_faults(document, sheet)
     if faults or dag is None:
         raise InvalidFile(sorted(faults, key=lambda fault: fault[1:]))
     return msgspec.structs.replace(dag, project=str(project))
+
+
+def dag_owners(path: Path, project: Path) -> list[Fault]:
+    """Return what is wrong with the owners and modes of a DAG file and of the directories above it in the project."""
+    if os.geteuid() != 0:
+        return []
+    full = project / path
+    places = [*directories_between(project, path), str(full)]
+    return [fault for place in places for fault in foreign_faults(place)]
+
+
+def project_of(path: Path) -> Path:
+    """Return the project of a DAG file for which none is named.
+
+    That is the parent of `dags`; or the current directory, if the file is below it; or else the file's own directory.
+    """
+    full = Path(os.path.abspath(path))
+    here = Path.cwd()
+    return full.parent.parent if full.parent.name == "dags" else here if full.is_relative_to(here) else full.parent
 
 
 def check_params(dag: Dag, given: Mapping[str, Any]) -> list[str]:

@@ -49,6 +49,7 @@ class Task(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     retries: Retries = Retries()
     timeout: Duration | None = None
     env: dict[str, str] = {}
+    secrets: tuple[str, ...] = ()
     cwd: str | None = None
     continue_on_failure: bool = False
     skip_on_exit_code: tuple[int, ...] = ()
@@ -62,6 +63,7 @@ class Dag(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     description: str = ""
     params: dict[str, Any] = {}
     env: dict[str, str] = {}
+    secrets: tuple[str, ...] = ()
     cwd: str | None = None
     max_parallel_tasks: int = 4
     timeout: Duration | None = None
@@ -69,3 +71,8 @@ class Dag(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     on_failure: tuple[Task, ...] = ()
     on_exit: tuple[Task, ...] = ()
     project: str = "."
+
+    def all_secrets(self) -> tuple[str, ...]:
+        """Return the names of the secrets that it declares, or that its tasks and hooks name all the same."""
+        users = (*self.tasks, *self.on_success, *self.on_failure, *self.on_exit)
+        return tuple(dict.fromkeys([*self.secrets, *(name for task in users for name in task.secrets)]))

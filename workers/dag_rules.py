@@ -14,12 +14,12 @@ from .ids import ID_RULE, is_id
 from .params import PARAM_NAME, UnknownReference, parse_reference, references, shell_references
 from .yamlfile import At, Document
 
-__all__ = ["HOOKS", "Entry", "Sheet", "faults_of"]
+__all__ = ["ENV_NAME", "HOOKS", "OWN_ENV", "Entry", "Sheet", "faults_of"]
 
 HOOKS = ("on_success", "on_failure", "on_exit")
 
-_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
-_OWN_ENV = re.compile(r"RUN_ID|SCHEDULE_ID|FIRE_TIME|ATTEMPT|TASK_ID|RUN_DIR|TASK_OUTPUT|PARAM_.*|TICKPOOL_.*")
+ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+OWN_ENV = re.compile(r"RUN_ID|SCHEDULE_ID|FIRE_TIME|ATTEMPT|TASK_ID|RUN_DIR|TASK_OUTPUT|PARAM_.*|TICKPOOL_.*")
 _MOST_RETRIES = 1000
 
 
@@ -76,11 +76,11 @@ def _place_faults(document: Document, at: At, item: Dag | Task, what: str) -> It
     if item.timeout is not None and not item.timeout:
         yield document.fault((*at, "timeout"), f"{what}: `timeout` must be longer than 0s; leave it out for none")
     for name, value in item.env.items():
-        if not _ENV_NAME.fullmatch(name):
+        if not ENV_NAME.fullmatch(name):
             rule = "write a letter or `_`, then letters, digits and `_`"
             message = f"{what}: {name[:80]!r} is not a name of an environment variable; {rule}"
             yield document.fault((*at, "env", name), message, key=True)
-        elif _OWN_ENV.fullmatch(name):
+        elif OWN_ENV.fullmatch(name):
             message = f"{what}: `{name[:80]}` is set for every task and may not be set in `env`"
             yield document.fault((*at, "env", name), message, key=True)
         if "\0" in value:

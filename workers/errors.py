@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from .terminal import clean
+
 __all__ = ["Fault", "InvalidFile", "TickpoolError", "did_you_mean"]
 
 
@@ -25,8 +27,9 @@ class Fault(NamedTuple):
     message: str
 
     def __str__(self) -> str:
-        place = f"{self.path}:{self.line}:{self.col}" if self.line else self.path
-        return f"{place}: {self.message}"
+        # The name of a file may hold anything but a slash and NUL; a fault is one line all the same.
+        place = clean(f"{self.path}:{self.line}:{self.col}" if self.line else self.path)
+        return f"{place}: {clean(self.message)}"
 
 
 class InvalidFile(TickpoolError):

@@ -88,6 +88,10 @@ def parse_reference(dotted: str) -> Reference:
         return Reference(space, "", rest)
     if space == "tasks" and (match := _OUTPUT.fullmatch(rest)):
         return Reference(space, match[1], match[2])
+    if space == "secrets":
+        name = rest[:80]
+        why = f"name `{name}` in the task's `secrets`; it comes as the environment variable `{name}`"
+        raise InvalidReference(dotted, why)
     raise InvalidReference(
         dotted, "write `params.NAME`, `run.NAME` or `tasks.ID.outputs.NAME`; `$${` is a literal `${`"
     )

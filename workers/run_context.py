@@ -5,24 +5,23 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
 from . import params
+from .beneath import open_directory
 from .dag import Dag, Task
 from .errors import TickpoolError
-from .ids import ID_RULE, is_id
+from .ids import RUN_ID_RULE, is_run_id
+from .secret_values import RunSecrets
+from .settings import INHERITED
 from .tasks import Scene
 
 __all__ = ["InvalidRun", "RunContext", "RunInfo", "Stop"]
 
-_INHERITED = (
-    *("PATH", "HOME", "LANG", "LANGUAGE", "TZ", "USER", "LOGNAME", "SHELL", "TMPDIR", "VIRTUAL_ENV"),
-    # Absolute by then: for tasks that look into the logs, as the examples do.
-    *("STATE_STORE_PATH", "ORCH_EVENTS_PATH", "RUN_LOGS_DIR"),
-)
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -87,11 +86,14 @@ class RunContext:
         record: Callable[[dict[str, Any]], object],
         marker: str,
     ) -> None:
-        if not is_id(run.run_id):
-            raise InvalidRun("run_id", run.run_id, ID_RULE)
+        if not is_run_id(run.run_id):
+            raise InvalidRun("run_id", run.run_id, RUN_ID_RULE)
+        if type(run.attempt) is not int or run.attempt < 1:
+            raise InvalidRun("attempt", run.attempt, "write a whole number from 1")
         self.dag = dag
         self.run = run
         self.project = project
+        self.logs_dir = logs_dir
         self.run_dir = f"{logs_dir}/{run.run_id}/{run.attempt}"
         facts = {
             "id": run.run_id,
@@ -105,6 +107,7 @@ class RunContext:
         self.params = params.resolve_params(dag.params, given, facts)
         self.outputs: dict[str, dict[str, Any]] = {}
         self.lookup = params.scope(self.params, facts, self.outputs)
+        self.secrets = RunSecrets(dag.all_secrets(), os.environ)
         self._record = record
         self.marker = marker
         self._env: dict[str, str] = {}
@@ -121,22 +124,29 @@ class RunContext:
         self._record(told)
 
     def scene(self, task: Task, attempt: int) -> Scene:
-        """Set out what one attempt of a task in a process of its own sees; makes RUN_DIR. Raises OSError."""
+        """Set out what one attempt of a task in a process of its own sees; makes RUN_DIR.
+
+        Raises OSError, UnusableSecret, and what a reference raises.
+        """
         if not self._env:
-            os.makedirs(self.run_dir, exist_ok=True)
+            os.close(open_directory(self.run_dir, self.logs_dir))
             self._own_env = self._env_of_ours()
             self._env = self._env_of_run()
         output_path = f"{self.run_dir}/{task.id}.{attempt}.output"
+        with suppress(OSError):
+            # What a task before it left there, perhaps as a link, is not its output.
+            os.unlink(output_path)
         env = dict(self._env)
         for name, value in task.env.items():
             env[name] = params.resolve_text(value, self.lookup)
+        env.update(self.secrets.env(task.secrets))
         env.update(self._own_env)
         if self.verdict is not None:
             env["RUN_STATUS"], env["RUN_REASON"] = self.verdict[0], self.verdict[1] or ""
         env["TASK_ID"] = task.id
         env["TASK_ATTEMPT"] = str(attempt)
         env["TASK_OUTPUT"] = output_path
-        return Scene(env, self.cwd(task), output_path, self.lookup)
+        return Scene(env, self.cwd(task), output_path, self.lookup, self.secrets.mask)
 
     def cwd(self, task: Task) -> str:
         """Return the directory a task starts in: its own `cwd`, or the DAG's, from the project."""
@@ -148,7 +158,7 @@ class RunContext:
         return f"{self.run_dir}/{task.id}.{attempt}.log"
 
     def _env_of_run(self) -> dict[str, str]:
-        env = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+        env = {name: os.environ[name] for name in INHERITED if name in os.environ}
         env.update((name, value) for name, value in os.environ.items() if name.startswith("LC_"))
         env.setdefault("PATH", _DEFAULT_PATH)
         for name, value in self.dag.env.items():

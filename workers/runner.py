@@ -6,11 +6,12 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from .dag import Dag, Task, check_params, load_dag
+from .dag import Dag, Task, check_params, load_dag, project_of
 from .errors import TickpoolError
 from .run_context import RunContext, RunInfo, Stop
 from .task_runner import Ran, RunStatus, TaskRunner
@@ -52,11 +53,12 @@ def run_dag(
     `outputs`, `reason`) and `hooks` (the same). `record` gets the task events; what it raises ends the run, after its
     processes. Logs go under `logs_dir/<run_id>/<attempt>/`, by default in `logs/runs` of the project. `timeout_s`
     shortens the DAG's own timeout. After `stop`, no hook starts. `marker` is the value of TICKPOOL_RUN in every task.
-    Raises TickpoolError for a DAG, a run id or params that cannot be used.
+    No secret of the run is in the mapping, the events or an error. Raises TickpoolError for a DAG, a run id or params
+    that cannot be used.
     """
     began = time.monotonic()
     if not isinstance(dag, Dag):
-        dag = load_dag(Path(dag), project or Path.cwd())
+        dag = load_dag(Path(dag), project) if project is not None else _load_by_itself(Path(dag))
     root = os.path.abspath(project if project is not None else dag.project)
     if faults := check_params(dag, params or {}):
         raise InvalidParams(faults)
@@ -71,14 +73,12 @@ def run_dag(
         marker=marker or f"{info.run_id}/{info.attempt}/{secrets.token_hex(4)}",
     )
     runner = TaskRunner(context, stop=stop, grace_s=grace_s, log_limit=log_limit)
-    try:
+    with context.secrets.mask.errors(), closing(runner):
         limit_s = _shortest(timeout_s, dag.timeout.total_seconds() if dag.timeout is not None else None)
         ran = runner.run(dag.tasks, max_parallel=dag.max_parallel_tasks, limit_s=limit_s)
         hooks = _hooks_of(dag, ran.status)
         context.verdict = ran.status, ran.reason
         ran_hooks = runner.run(hooks, max_parallel=1, limit_s=limit_s) if hooks else None
-    finally:
-        runner.close()
     return {
         "run_id": info.run_id,
         "dag_id": dag.id,
@@ -88,6 +88,11 @@ def run_dag(
         "tasks": ran.results,
         "hooks": ran_hooks.results if ran_hooks is not None else {},
     }
+
+
+def _load_by_itself(path: Path) -> Dag:
+    full = Path(os.path.abspath(path))
+    return load_dag(full, project_of(full))
 
 
 def _shortest(*limits_s: float | None) -> float | None:

@@ -10,12 +10,20 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import msgspec
 
 from .errors import TickpoolError
+from .failpoints import POINTS, Failpoints, parse_failpoints
 from .units import Duration, parse_size
 
 if TYPE_CHECKING:
     from .event_log import EventLog
 
-__all__ = ["InvalidSetting", "Settings", "Variable", "read_settings", "variables"]
+__all__ = ["INHERITED", "InvalidSetting", "Settings", "Variable", "read_settings", "variables"]
+
+# What tasks are given of the service's environment, with LC_*.
+INHERITED = (
+    *("PATH", "HOME", "LANG", "LANGUAGE", "TZ", "USER", "LOGNAME", "SHELL", "TMPDIR", "VIRTUAL_ENV"),
+    # Absolute by then: for tasks that look into the logs, as the examples do.
+    *("STATE_STORE_PATH", "ORCH_EVENTS_PATH", "RUN_LOGS_DIR"),
+)
 
 
 class InvalidSetting(TickpoolError):
@@ -43,6 +51,7 @@ class Settings(msgspec.Struct, frozen=True):
     keep_s: float = 90 * 86400.0
     worker_max_runs: int = 1000
     task_log_bytes: int = 10 * 1024 * 1024
+    failpoints: Failpoints | None = None
 
     def state_log(self) -> EventLog:
         """Return the log of runs and schedules."""
@@ -90,6 +99,12 @@ def variables() -> tuple[Variable, ...]:
         Variable("STATE_KEEP_SEGMENTS", "keep_segments", _whole(1, 10**6), "a whole number of segments, 1 or more"),
         Variable("STATE_KEEP", "keep_s", _age, "a duration such as 90d"),
         Variable("TASK_LOG_SIZE", "task_log_bytes", _size, "a size of 64KiB or more, such as 10MiB"),
+        Variable(
+            "TICKPOOL_FAILPOINTS",
+            "failpoints",
+            parse_failpoints,
+            f"off, or FILE|POINT=CHANCE,... with chances from 0 to 1 for {', '.join(POINTS)}",
+        ),
     )
 
 

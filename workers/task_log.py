@@ -7,12 +7,16 @@ import os
 import time
 from collections import deque
 
+from .beneath import open_directory, open_new
+from .masking import MaskedStream
+
 __all__ = ["TAIL_BYTES", "TaskLog"]
 
 logger = logging.getLogger(__name__)
 
 TAIL_BYTES = 64 * 1024
 _TIMES_PER_STEP = 10_000
+_MODE = 0o640
 
 
 class TaskLog:
@@ -21,10 +25,14 @@ class TaskLog:
     Of more than `limit` bytes, the first `limit` are written as they come and the last 64 KiB at `close`, after a line
     `[tickpool: N bytes left out]`. Beside it `<path>.times` holds `offset<TAB>unix seconds` for the chunks: where in
     the file bytes begin that came at that time. A disk that is full loses output, never the task.
+    Below `root`, by default its directory, no link is followed. With `masked`, all of this is about what it lets pass:
+    no bound cuts a secret in two.
     """
 
-    def __init__(self, path: str, limit: int) -> None:
+    def __init__(self, path: str, limit: int, root: str | None = None, *, masked: MaskedStream | None = None) -> None:
         self.path = path
+        self._masked = masked
+        self._root = root or os.path.dirname(path)
         self.size = 0
         self.is_broken = False
         self._limit = limit
@@ -42,6 +50,9 @@ class TaskLog:
 
     def write(self, chunk: bytes) -> None:
         """Take the next bytes of output."""
+        self._keep(self._masked.feed(chunk) if self._masked is not None else chunk)
+
+    def _keep(self, chunk: bytes) -> None:
         if not chunk:
             return
         now = time.time()
@@ -58,6 +69,8 @@ class TaskLog:
 
     def close(self) -> None:
         """Write the tail and close the files."""
+        if self._masked is not None:
+            self._keep(self._masked.end())
         if self._fd < 0:
             return
         if self._tail:
@@ -67,11 +80,14 @@ class TaskLog:
             os.close(self._times_fd)
 
     def _open(self) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
-            os.makedirs(os.path.dirname(self.path), exist_ok=True)
-            self._fd = os.open(self.path, flags, 0o640)
-            self._times_fd = os.open(f"{self.path}.times", flags, 0o640)
+            directory = open_directory(os.path.dirname(self.path), self._root)
+            try:
+                name = os.path.basename(self.path)
+                self._fd = open_new(directory, name, _MODE)
+                self._times_fd = open_new(directory, f"{name}.times", _MODE)
+            finally:
+                os.close(directory)
         except OSError as error:
             self._fail(error)
 

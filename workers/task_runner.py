@@ -12,6 +12,8 @@ from . import process_tree, retry
 from .attempt import Attempt
 from .dag import Task
 from .errors import TickpoolError
+from .failpoints import reach
+from .masking import Mask
 from .poller import Poller, Timer
 from .process import CannotStart, read_stat
 from .ready_set import Closed, ReadySet
@@ -134,7 +136,9 @@ class TaskRunner:
 
     def _start(self, task: Task) -> None:
         tried = self._tries[task.id] = self._tries.get(task.id, 0) + 1
-        log = TaskLog(self._context.log_path(task, tried), self._log_limit)
+        context = self._context
+        path, masked = context.log_path(task, tried), context.secrets.stream()
+        log = TaskLog(path, self._log_limit, context.logs_dir, masked=masked)
         if task.call is not None and not task.isolate:
             self._run_here(task, tried, log)
             return
@@ -142,17 +146,18 @@ class TaskRunner:
             attempt = self._start_process(task, tried, log)
         except (TickpoolError, OSError) as error:
             self._record_start(task, tried, None)
-            self._ended(task, tried, _failed_to_start(error))
+            self._ended(task, tried, _failed_to_start(error, context.secrets.mask))
             return
         self._running[task.id] = attempt
         self._record_start(task, tried, attempt.pid)
 
     def _run_here(self, task: Task, tried: int, log: TaskLog) -> None:
         self._record_start(task, tried, os.getpid())
+        mask = self._context.secrets.mask
         try:
-            outcome = call.run_here(task, self._context.lookup, self._imports, log)
+            outcome = call.run_here(task, self._context.lookup, self._imports, log, mask)
         except TickpoolError as error:
-            outcome = _failed_to_start(error)
+            outcome = _failed_to_start(error, mask)
         log.close()
         outcome.log = log.path if log.is_open else None
         if task.timeout is not None and outcome.duration_s > task.timeout.total_seconds():
@@ -199,8 +204,12 @@ class TaskRunner:
         self._context.record("task_started", task_id=task.id, task_attempt=tried, pid=pid, **starttime)
 
     def _ended(self, task: Task, tried: int, outcome: Outcome) -> None:
+        reach("after_effect")
         if outcome.status == "failed" and outcome.exit_code in task.skip_on_exit_code:
             outcome.status = "skipped"
+        # Before anything is told: events, results, `tasks.*` references and a hook's RUN_REASON all come from here.
+        mask = self._context.secrets.mask
+        outcome.reason, outcome.outputs = mask.plain(outcome.reason), mask.plain(outcome.outputs)
         self._context.record(
             "task_finished",
             task_id=task.id,
@@ -282,9 +291,9 @@ class TaskRunner:
         }
 
 
-def _failed_to_start(error: TickpoolError | OSError) -> Outcome:
+def _failed_to_start(error: TickpoolError | OSError, mask: Mask) -> Outcome:
     code = error.exit_code if isinstance(error, CannotStart) else None
-    return Outcome("failed", " ".join(str(error).split())[:2000], exit_code=code)
+    return Outcome("failed", " ".join(mask.text(str(error)).split())[:2000], exit_code=code)
 
 
 def _result(outcome: Outcome, attempts: int) -> dict[str, Any]:

@@ -8,7 +8,9 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 import msgspec
 
+from workers.beneath import open_regular
 from workers.errors import TickpoolError
+from workers.masking import Mask
 from workers.process import Child, Exit
 
 __all__ = [
@@ -29,12 +31,15 @@ TaskStatus: TypeAlias = Literal["success", "failed", "skipped", "upstream_failed
 
 
 class Scene(NamedTuple):
-    """Where one attempt runs: its environment, its directory, its `TASK_OUTPUT` file, how its references resolve."""
+    """Where one attempt runs: its environment, its directory, its `TASK_OUTPUT` file, how its references resolve, and
+    the mask for what it says.
+    """
 
     env: Mapping[str, str]
     cwd: str
     output_path: str
     lookup: Callable[[str], Any]
+    mask: Mask
 
 
 class Conclusion(NamedTuple):
@@ -96,7 +101,8 @@ def as_outputs(value: object) -> dict[str, Any]:
 def read_outputs(path: str) -> dict[str, Any]:
     """Read a `TASK_OUTPUT` file: one JSON object, or `key=value` lines; no file, no outputs. Raises BadOutputs."""
     try:
-        with open(path, "rb") as file:
+        # A link, or a FIFO that nobody writes to, is no output.
+        with open(open_regular(path), "rb") as file:
             data = file.read(MAX_OUTPUTS_BYTES + 1)
         text = data.decode("utf-8")
     except FileNotFoundError:

@@ -7,6 +7,7 @@ traceback goes to the task's log; `sys.exit` means what it means for a script.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import io
 import os
 import resource
@@ -22,6 +23,7 @@ import msgspec
 from workers import params
 from workers.dag import Task
 from workers.errors import TickpoolError
+from workers.masking import Mask
 from workers.params import Lookup
 from workers.process import Exit, fork
 from workers.task_log import TaskLog
@@ -58,7 +60,7 @@ def start(task: Task, scene: Scene, output: int, imports: Imports) -> Started:
     return Started(child, lambda end: _conclude(end, report_fd, name, imports))
 
 
-def run_here(task: Task, lookup: Lookup, imports: Imports, log: TaskLog) -> Outcome:
+def run_here(task: Task, lookup: Lookup, imports: Imports, log: TaskLog, mask: Mask) -> Outcome:
     """Run the callable in this process; what it prints through `sys.stdout` and `sys.stderr` goes to the log.
 
     It gets no environment and no directory of its own, and nothing can interrupt it.
@@ -66,7 +68,7 @@ def run_here(task: Task, lookup: Lookup, imports: Imports, log: TaskLog) -> Outc
     before, began = resource.getrusage(resource.RUSAGE_SELF), time.monotonic()
     stream = io.TextIOWrapper(_LogSink(log), "utf-8", "backslashreplace", write_through=True)  # type: ignore[type-var]
     with contextlib.redirect_stdout(stream), contextlib.redirect_stderr(stream):
-        code, report = _call(task.call or "", _resolve_args(task, lookup), imports)
+        code, report = _call(task.call or "", _resolve_args(task, lookup), imports, mask)
     after = resource.getrusage(resource.RUSAGE_SELF)
     return Outcome(
         status="success" if code == 0 and report.reason is None else "failed",
@@ -96,7 +98,7 @@ def _resolve_args(task: Task, lookup: Lookup) -> dict[str, Any]:
     return dict(params.resolve(task.args, lookup)) if task.args else {}
 
 
-def _call(name: str, args: dict[str, Any], imports: Imports) -> tuple[int, _Report]:
+def _call(name: str, args: dict[str, Any], imports: Imports, mask: Mask) -> tuple[int, _Report]:
     """Return the exit code that a script would have, and the report."""
     was_loaded = imports.is_loaded(name)
     try:
@@ -104,27 +106,28 @@ def _call(name: str, args: dict[str, Any], imports: Imports) -> tuple[int, _Repo
         proven = not was_loaded and len(os.listdir("/proc/self/task")) == 1
         return 0, _Report(outputs=as_outputs(function(**args)), proven=proven)
     except SystemExit as stop:
-        return _exit_code(stop)
+        return _exit_code(stop, mask)
     except (BadOutputs, CannotImport) as error:
         if error.__cause__ is not None:
             traceback.print_exception(error.__cause__)
-        return 1, _Report(reason=str(error)[:_REASON_CHARS])
+        return 1, _Report(reason=mask.text(str(error))[:_REASON_CHARS])
     except Exception as error:  # noqa: BLE001 - the edge to the user's code: whatever it raises is its task's failure
         traceback.print_exc()
-        return 1, _Report(reason=_sentence(error))
+        return 1, _Report(reason=_sentence(error, mask))
 
 
-def _exit_code(stop: SystemExit) -> tuple[int, _Report]:
+def _exit_code(stop: SystemExit, mask: Mask) -> tuple[int, _Report]:
     if stop.code is None or isinstance(stop.code, int):
         # exit(3) keeps the low eight bits.
         code = (stop.code or 0) & 0xFF
         return code, _Report(reason=f"SystemExit: {stop.code}" if code else None)
     print(stop.code, file=sys.stderr)  # noqa: T201 - as the interpreter does
-    return 1, _Report(reason=f"SystemExit: {stop.code}"[:_REASON_CHARS])
+    return 1, _Report(reason=mask.text(f"SystemExit: {stop.code}")[:_REASON_CHARS])
 
 
-def _sentence(error: BaseException) -> str:
-    text = " ".join(str(error).split())
+def _sentence(error: BaseException, mask: Mask) -> str:
+    # Masked while it is whole: a cut could leave half a secret.
+    text = " ".join(mask.text(str(error)).split())
     name = type(error).__name__
     return (f"{name}: {text}" if text else name)[:_REASON_CHARS]
 
@@ -137,7 +140,7 @@ def _run_in_child(name: str, args: dict[str, Any], scene: Scene, imports: Import
     except OSError as error:
         code, report = 1, _Report(reason=f"cannot enter the working directory `{scene.cwd}`: {error.strerror}")
     else:
-        code, report = _call(name, args, imports)
+        code, report = _call(name, args, imports, scene.mask)
     for thread in threading.enumerate():
         # As the interpreter does at its end; os._exit would cut them off.
         if thread is not threading.current_thread() and not thread.daemon:
@@ -162,8 +165,19 @@ def _take_on(env: Mapping[str, str]) -> None:
     for name in [name for name in os.environ if name not in env]:
         del os.environ[name]
     for name, value in env.items():
-        if os.environ.get(name) != value:
-            os.environ[name] = value
+        # Those that stay the same too: the C library's copies must not lie in what is wiped.
+        os.environ[name] = value
+    _wipe_birth_environment()
+
+
+def _wipe_birth_environment() -> None:
+    """Clear what /proc/self/environ shows: what the fork server was started with, the service's secrets among it."""
+    with open("/proc/self/stat", "rb") as file:
+        fields = file.read().rpartition(b")")[2].split()
+    # env_start and env_end: fields 50 and 51 of proc(5), counted from the state, which is the third; 0 where hidden.
+    start, end = int(fields[47]), int(fields[48])
+    if 0 < start < end:
+        ctypes.memset(start, 0, end - start)
 
 
 def _conclude(end: Exit, report_fd: int, name: str, imports: Imports) -> Conclusion:
