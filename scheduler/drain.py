@@ -10,9 +10,9 @@ from typing import Any, Protocol
 
 from workers.errors import TickpoolError
 from workers.events import Event, iso
-from workers.ids import ID_RULE, is_id
+from workers.ids import RUN_ID_RULE, is_run_id
 from workers.run_context import RunInfo
-from workers.run_request import RunRequest
+from workers.run_request import RunRequest, wrong_in
 from workers.segments import read_backward
 from workers.settings import read_settings
 
@@ -92,7 +92,7 @@ def _complete(item: Any) -> RunRequest:
     if not isinstance(item, dict) or not isinstance(item.get("dag"), str) or not item["dag"]:
         raise InvalidRequest(item, "it names no `dag`; give the path of a DAG file, such as dags/report.yaml")
     request: RunRequest = {"attempt": 1, **item}
-    if not isinstance(request["attempt"], int) or request["attempt"] < 1:
+    if type(request["attempt"]) is not int or request["attempt"] < 1:
         raise InvalidRequest(request, "`attempt` is a whole number from 1")
     fire = _moment(request) if request.get("minute") else None
     if fire is not None:
@@ -101,8 +101,10 @@ def _complete(item: Any) -> RunRequest:
         name = str(request.get("schedule_id") or "")
         made_up = RunInfo.manual(name or "run", datetime.now(UTC)).run_id
         request["run_id"] = run_id_for(name, fire) if fire is not None and name else made_up
-    if not is_id(request["run_id"]):
-        raise InvalidRequest(request, f"`run_id` {request['run_id']!r:.200} cannot be used; {ID_RULE}")
+    if not is_run_id(request["run_id"]):
+        raise InvalidRequest(request, f"`run_id` {request['run_id']!r:.200} cannot be used; {RUN_ID_RULE}")
+    if wrong := wrong_in(request):
+        raise InvalidRequest(request, wrong)
     return request
 
 

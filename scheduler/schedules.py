@@ -20,11 +20,12 @@ import msgspec
 from workers.dag import Retries, load_dag
 from workers.errors import Fault, InvalidFile, TickpoolError, did_you_mean
 from workers.ids import ID_RULE, is_id
+from workers.ownership import foreign_faults
 from workers.units import Duration
 from workers.yamlfile import Document, load_yaml
 
 from .cron import Cron, InvalidCron, parse_cron
-from .dag_files import DagFiles, Signature, stamp
+from .dag_files import DagFiles, Signature, guard_stamps, stamp
 
 __all__ = [
     "Configuration",
@@ -103,7 +104,8 @@ class Schedule(msgspec.Struct, frozen=True, dict=True, forbid_unknown_fields=Tru
 class Configuration(msgspec.Struct, frozen=True):
     """The schedules of one directory and the faults found in it.
 
-    `dag_files` are the files that its schedules name, there or not; `signature` changes when any of its files does.
+    `dag_files` are the files that its schedules name, there or not, `directories` those that all its files lie in.
+    `signature` changes when any of its files does and, for root, when others may write a directory or no longer may.
     """
 
     directory: str
@@ -111,6 +113,7 @@ class Configuration(msgspec.Struct, frozen=True):
     faults: list[Fault]
     dag_files: tuple[str, ...]
     signature: Signature
+    directories: tuple[str, ...] = ()
 
 
 def load_schedules(schedules_dir: str | os.PathLike[str]) -> list[Schedule]:
@@ -133,7 +136,8 @@ def read_configuration(directory: Path) -> Configuration:
     faults: list[Fault] = []
     taken: dict[str, Schedule] = {}
     dags = DagFiles(project)
-    for file in files:
+    faults += [fault for place in (project, directory) for fault in foreign_faults(place)]
+    for file in files if not faults else ():
         shown = str(file)
         if file.name in _RESERVED:
             faults.append(Fault(shown, 0, 0, f"`{file.name}` is not available in this version; remove it"))
@@ -144,8 +148,11 @@ def read_configuration(directory: Path) -> Configuration:
         else:
             taken.update((schedule.id, schedule) for schedule in found)
     dag_files = tuple(sorted(place for place, *_ in dags.stamps))
-    signed = tuple(sorted(stamps | dags.stamps))
-    return Configuration(str(directory), list(taken.values()), faults, dag_files, signed)
+    directories = tuple(sorted({str(project), str(directory), *dags.directories}))
+    signed = tuple(sorted(stamps | dags.stamps | guard_stamps(directories)))
+    # Several DAG files lie in one directory.
+    faults = list(dict.fromkeys(faults))
+    return Configuration(str(directory), list(taken.values()), faults, dag_files, signed, directories)
 
 
 def schedule_files(directory: Path) -> list[Path]:
@@ -167,7 +174,8 @@ def signature(configuration: Configuration) -> Signature:
         listed = schedule_files(Path(configuration.directory))
     except NoSchedules:
         listed = []
-    return tuple(sorted({stamp(place) for place in [*map(str, listed), *configuration.dag_files]}))
+    stamps = {stamp(place) for place in [*map(str, listed), *configuration.dag_files]}
+    return tuple(sorted(stamps | guard_stamps(configuration.directories)))
 
 
 def schedule_from(entry: Schedule | Mapping[str, Any]) -> Schedule:
@@ -195,7 +203,7 @@ def validate(directory: Path) -> tuple[list[str], list[Fault]]:
     Raises NoSchedules.
     """
     configuration = read_configuration(directory)
-    checked = [place for place, *_ in configuration.signature]
+    checked = [place for place, *_ in configuration.signature if place not in configuration.directories]
     known = {os.path.realpath(place) for place in checked}
     faults = list(configuration.faults)
     project = directory.absolute().parent
@@ -213,6 +221,8 @@ def _read_file(
     file: Path, project: Path, dags: DagFiles, taken: Mapping[str, Schedule]
 ) -> tuple[list[Schedule], list[Fault]]:
     """Read one file; `taken` are the schedules of the files before it."""
+    if foreign := list(foreign_faults(file)):
+        return [], foreign
     try:
         document = load_yaml(file, max_bytes=_FILE_BYTES)
     except InvalidFile as error:
@@ -244,7 +254,7 @@ def _convert(document: Document, at: tuple[int, ...], project: Path) -> tuple[Sc
     """Convert one entry, with the checks that need nothing but the entry."""
     entry = document.data[at[0]] if at else document.data
     name = entry.get("id")
-    what = f"schedule `{name}`" if isinstance(name, str) else "schedule"
+    what = f"schedule `{name[:128]}`" if isinstance(name, str) else "schedule"
     later = []
     if entry.get("overlap") == "replace":
         entry["overlap"] = "skip"

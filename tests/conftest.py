@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from service import Service
-
-WaitFor = Callable[..., None]
+from hostile import Outside
+from service import Service, WaitFor
 
 
 @pytest.fixture
@@ -32,6 +31,18 @@ def service(tmp_path: Path) -> Iterator[Service]:
     place = Service(tmp_path)
     yield place
     place.end()
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Iterator[Outside]:
+    """A tree outside the project `tmp_path / "project"`; whoever opens or changes a file of it fails the test."""
+    for name in ("dags", "schedules"):
+        (tmp_path / "project" / name).mkdir(parents=True)
+    tree = Outside(tmp_path / "outside")
+    yield tree
+    touched = tree.touched()
+    tree.close()
+    assert not touched
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["ID", "ID_RULE", "is_id"]
+__all__ = ["ID", "ID_RULE", "RUN_ID_RULE", "is_id", "is_run_id"]
 
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 ID_RULE = "an id begins with a letter or digit and holds at most 128 letters, digits, `_`, `.` and `-`"
+# An id of a schedule or a DAG, and behind it `.manual.20261123T150512Z-1f3a`.
+_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,159}")
+RUN_ID_RULE = "a run id begins with a letter or digit and holds at most 160 letters, digits, `_`, `.` and `-`"
 
 
 def is_id(value: object) -> bool:
     """Return whether `value` is a text that may name something."""
     return isinstance(value, str) and ID.fullmatch(value) is not None
+
+
+def is_run_id(value: object) -> bool:
+    """Return whether `value` is a text that may name a run."""
+    return isinstance(value, str) and _RUN_ID.fullmatch(value) is not None

@@ -43,7 +43,7 @@ class Lock:
     """An exclusive lock on `path`; usable from one thread at a time, free again in a forked child."""
 
     def __init__(self, path: Path) -> None:
-        self.path = Path(os.path.realpath(path))
+        self.path = Path(os.path.realpath(path.parent)) / path.name
         self._name = str(self.path)
         self._fd = -1
         _locks.add(self)
@@ -104,7 +104,8 @@ class Lock:
 
         self._take, self._give = lock_descriptor, unlock_descriptor
         # For reading is enough for flock, so that another user's lock file does as well.
-        self._fd = os.open(self._name, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        # A link in its place would have a file made wherever it leads to.
+        self._fd = os.open(self._name, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         return self._fd
 
 

@@ -22,8 +22,22 @@ from typing import NamedTuple
 from .errors import TickpoolError
 from .process_id import Identity, Stat, identity, is_alive, read_stat
 
-__all__ = ["CannotStart", "Child", "Exit", "Identity", "Stat", "fork", "identity", "is_alive", "read_stat", "spawn"]
+__all__ = [
+    "UMASK",
+    "CannotStart",
+    "Child",
+    "Exit",
+    "Identity",
+    "Stat",
+    "fork",
+    "identity",
+    "is_alive",
+    "read_stat",
+    "spawn",
+]
 
+# What a task writes is its user's own, whatever the umask of the service: that one is for logs that a group may read.
+UMASK = 0o077
 _PR_SET_PDEATHSIG = 1
 
 
@@ -92,12 +106,19 @@ class Child:
 def spawn(argv: Sequence[str], *, env: Mapping[str, str], cwd: str, output: int) -> Child:
     """Start a command in its own session: stdin empty, stdout and stderr on the descriptor `output`, the rest closed.
 
-    Raises CannotStart. The umask is this process's own, as cron does it.
+    Its umask is UMASK. Raises CannotStart.
     """
     try:
-        # Without preexec_fn CPython uses vfork here, which is as fast as posix_spawn.
+        # Without preexec_fn CPython uses vfork here, which is as fast as posix_spawn; a umask changes nothing in that.
         popen = subprocess.Popen(
-            argv, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            argv,
+            env=env,
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            umask=UMASK,
         )
     except (OSError, ValueError) as error:
         raise _cannot_start(error, argv[0] if argv else "", cwd) from error
@@ -136,8 +157,9 @@ def _cannot_start(error: OSError | ValueError, program: str, cwd: str) -> Cannot
 def fork(body: Callable[[], int], *, output: int, keep: int) -> Child:
     """Run `body` in a forked child with its own session and exit with what it returns.
 
-    The child has stdin empty, stdout and stderr on `output`, default signal handlers, and of all other descriptors
-    only `keep`. It is killed when this process dies. Raises CannotStart.
+    The child has stdin empty, stdout and stderr on `output`, default signal handlers and UMASK; of all other
+    descriptors `keep`, and the pipe to multiprocessing's resource tracker if there is one. It is killed when this
+    process dies. Raises CannotStart.
     """
     _flush_streams()
     dies_with_us = threading.current_thread() is threading.main_thread()
@@ -183,6 +205,7 @@ def _become_task(
     code = 70
     try:
         os.setsid()
+        os.umask(UMASK)
         if tie is not None:
             tie[0](_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
             if os.getppid() != tie[1]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import errno
 import functools
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-__all__ = ["Identity", "Stat", "identity", "is_alive", "read_stat"]
+__all__ = ["Identity", "Stat", "identity", "is_alive", "read_stat", "recorded_identity"]
 
 
 class Identity(NamedTuple):
@@ -63,6 +64,14 @@ def identity(pid: int) -> Identity:
     if stat is None:
         raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH), f"pid {pid}")
     return Identity(_boot_id(), pid, stat.starttime)
+
+
+def recorded_identity(event: Mapping[str, Any]) -> Identity:
+    """Return the process that an event of the log names. Raises KeyError, or ValueError for what can be none."""
+    boot_id, pid, starttime = str(event.get("boot_id")), event["pid"], event.get("starttime") or 0
+    if not type(pid) is type(starttime) is int or not 0 <= pid < 1 << 31:
+        raise ValueError(pid)
+    return Identity(boot_id, pid, starttime)
 
 
 def is_alive(process: Identity) -> bool:

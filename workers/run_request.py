@@ -14,7 +14,7 @@ from .dag import Retries
 from .events import iso
 from .units import Duration
 
-__all__ = ["RUN_FIELDS", "RunRequest", "marker_for", "next_attempt", "run_fields"]
+__all__ = ["RUN_FIELDS", "RunRequest", "marker_for", "next_attempt", "run_fields", "wrong_in"]
 
 RunRequest = dict[str, Any]
 RUN_FIELDS = ("run_id", "schedule_id", "minute", "attempt")
@@ -23,6 +23,23 @@ RUN_FIELDS = ("run_id", "schedule_id", "minute", "attempt")
 def run_fields(request: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields that every event of a run carries."""
     return {name: request.get(name) for name in RUN_FIELDS}
+
+
+def wrong_in(request: Mapping[str, Any]) -> str:
+    """Say what keeps a request from being run, if anything does: another hand may have written it."""
+    dag, project, params = request.get("dag"), request.get("project") or ".", request.get("params") or {}
+    limit_s = request.get("timeout_s")
+    if not isinstance(dag, str) or not dag:
+        return f"its request names no DAG: `dag` is {dag!r:.200}"
+    if not isinstance(project, str) or not project.isprintable():
+        return f"its request names no project: `project` is {project!r:.200}; write the path of a directory"
+    if not os.path.isabs(project) and os.path.normpath(project).split(os.sep)[0] == os.pardir:
+        return f"`project` leaves the working directory: {project!r:.200}; write an absolute path to mean that"
+    if not isinstance(params, Mapping):
+        return f"`params` of its request is {params!r:.200}; write a mapping"
+    if limit_s is not None and (isinstance(limit_s, bool) or not isinstance(limit_s, int | float)):
+        return f"`timeout_s` of its request is {limit_s!r:.200}; write a number of seconds"
+    return ""
 
 
 def marker_for(log_path: str | os.PathLike[str], run_id: str, attempt: int) -> str:

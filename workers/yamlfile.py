@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import msgspec
 import yaml
 
+from .beneath import LiesOutside, NotRegular, open_inside
 from .convert import Converter, read_duration
 from .errors import Fault, InvalidFile, TickpoolError
 from .yamlhints import lines_of
@@ -29,14 +30,16 @@ At = tuple[str | int, ...]
 T = TypeVar("T", bound=msgspec.Struct)
 
 
-def load_yaml(path: Path, *, shown_as: str | None = None, max_bytes: int = MAX_BYTES) -> Document:
-    """Read one file; `shown_as` is its name in messages.
+def load_yaml(
+    path: Path, *, shown_as: str | None = None, max_bytes: int = MAX_BYTES, inside: Path | None = None
+) -> Document:
+    """Read one file; `shown_as` is its name in messages, `inside` a directory that no link may lead it out of.
 
     The data is None for a file that is empty or holds only comments. Raises InvalidFile with every fault found. Only
     regular files are read, so a FIFO or a device never blocks.
     """
     shown = shown_as or str(path)
-    source = _read(path, shown, max_bytes)
+    source = _read(path, shown, max_bytes, inside)
     text = _decode(source, shown)
     body = text.encode()
     try:
@@ -134,10 +137,15 @@ class Document:
         return around.keys.get(str(at[-1]), around[:2]) if at else around[:2]
 
 
-def _read(path: Path, shown: str, max_bytes: int) -> bytes:
+def _read(path: Path, shown: str, max_bytes: int, inside: Path | None) -> bytes:
     try:
         # Without O_NONBLOCK, opening a FIFO waits for a writer.
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+        fd = os.open(path, flags) if inside is None else open_inside(path, inside)
+    except LiesOutside:
+        raise _whole(shown, f"lies outside the project {inside}") from None
+    except NotRegular as error:
+        raise _whole(shown, f"{error.strerror}; name a YAML file") from None
     except OSError as error:
         raise _whole(shown, f"cannot be read: {error.strerror or error}") from None
     except ValueError as error:
