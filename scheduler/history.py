@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from workers.events import Event
-from workers.process_id import Identity
+from workers.process_id import Identity, recorded_identity
 
 from .verdicts import KEPT, Range, ScheduleState
 
@@ -27,6 +27,7 @@ _POINTS_A_LINE = 1000
 _MOST_FAULTS = 200
 
 T = TypeVar("T")
+_Row = tuple[str, int, int, set[int], list[Range], list[Range], dict[str, Any]]
 
 
 @lru_cache(1024)
@@ -34,7 +35,7 @@ def epoch(moment: str) -> int:
     """Return an ISO 8601 time of the log as whole seconds since the Unix epoch. Raises ValueError."""
     time = datetime.fromisoformat(moment)
     seconds = int(time.timestamp())
-    if time.tzinfo is None or seconds <= 0:
+    if time.tzinfo is None or seconds < -1:  # a clock begins in 1970, a schedule a second before its first minute
         raise ValueError(moment)
     return seconds
 
@@ -78,10 +79,7 @@ class Run(msgspec.Struct):
     @property
     def process(self) -> Identity | None:
         """The worker process that has it."""
-        start = self.start
-        if start is None:
-            return None
-        return Identity(str(start.get("boot_id")), start["pid"], start.get("starttime") or 0)
+        return None if self.start is None else recorded_identity(self.start)
 
     @property
     def started_at(self) -> str | None:
@@ -176,8 +174,8 @@ class History:
         run_id, schedule_id = event["run_id"], event.get("schedule_id") or ""
         if run_id in self.runs:
             return
-        attempt = event.get("attempt") or 1
-        if not type(run_id) is type(schedule_id) is str or type(attempt) is not int:
+        attempt = _number(event.get("attempt") or 1)
+        if not type(run_id) is type(schedule_id) is str:
             raise TypeError
         if schedule_id and event.get("minute"):
             self._judge(event)
@@ -185,11 +183,11 @@ class History:
 
     # queued -> running
     def _started(self, event: Event) -> None:
-        run_id, schedule_id, attempt = event["run_id"], event.get("schedule_id") or "", event.get("attempt") or 1
+        run_id, schedule_id = event["run_id"], event.get("schedule_id") or ""
+        attempt = _number(event.get("attempt") or 1)
         if not type(run_id) is type(schedule_id) is type(event["timestamp"]) is str:
             raise TypeError
-        if not type(attempt) is type(event["pid"]) is type(event.get("starttime") or 0) is int:
-            raise TypeError
+        recorded_identity(event)
         run = self.runs.get(run_id)
         if run is None:
             request = {name: event.get(name) for name in ("run_id", "schedule_id", "minute", "attempt")}
@@ -203,11 +201,14 @@ class History:
         if run is None or event.get("attempt", run.attempt) != run.attempt:
             return
         if event.get("next_attempt"):
-            attempt, retry_at = int(event["next_attempt"]), event.get("retry_at")
+            attempt, retry_at = _number(event["next_attempt"]), event.get("retry_at")
             if retry_at is not None:
                 epoch(retry_at)
             run.status, run.attempt, run.retry_at, run.start = "queued", attempt, retry_at, None
             return
+        self._close_run(run)
+
+    def _close_run(self, run: Run) -> None:
         del self.runs[run.run_id]
         of_schedule = self._open[run.schedule_id]
         del of_schedule[run.run_id]
@@ -230,6 +231,8 @@ class History:
         self._state(event["schedule_id"], first - 1).miss(first, last)
 
     def _state(self, schedule_id: str, before: int) -> ScheduleState:
+        if type(schedule_id) is not str:
+            raise TypeError
         state = self.schedules.get(schedule_id)
         if state is None:
             state = self.schedules[schedule_id] = ScheduleState(before, before)
@@ -260,7 +263,7 @@ class History:
             state.set_back(since)
 
     def _supervisor_started(self, event: Event) -> None:
-        int(event["pid"]), epoch(event["timestamp"])
+        recorded_identity(event), epoch(event["timestamp"]), _number(event.get("max_parallel") or 0)
         self.supervisor = event
 
     def _supervisor_stopped(self, event: Event) -> None:
@@ -273,21 +276,29 @@ class History:
     def _checkpoint(self, event: Event) -> None:
         self.events_since_checkpoint -= 1
         if "run" in event:
-            self._open_run(msgspec.convert(event["run"], Run))
+            run = msgspec.convert(event["run"], Run)
+            _number(run.attempt)
+            if (run.status == "running") is (run.start is None):
+                raise ValueError(run.status)
+            if run.start is not None:
+                recorded_identity(run.start), msgspec.convert(run.start["timestamp"], str)
+            if run.run_id in self.runs:
+                self._close_run(self.runs[run.run_id])
+            self._open_run(run)
         elif "request" in event:
             run_id, part = event["request"]
-            self.runs[run_id].request.update(part)
+            self.runs[run_id].request.update(msgspec.convert(part, dict[str, Any]))
         elif "supervisor" in event:
-            self.supervisor = event["supervisor"]
+            self._supervisor_started(event["supervisor"])
         elif "fault" in event:
-            self.faults.append(event["fault"])
+            self.faults.append(msgspec.convert(event["fault"], dict[str, Any]))
         for row in event.get("schedules", ()):
             name, state = _state_of(row)
             self.schedules[name] = state
         for kind in ("judged", "others"):
             if kind in event:
                 name, times = event[kind]
-                getattr(self.schedules[name], kind).update(times)
+                getattr(self.schedules[name], kind).update(msgspec.convert(times, list[int]))
 
 
 def _run_lines(run: Run) -> Iterator[Event]:
@@ -309,9 +320,15 @@ def _row(item: tuple[str, ScheduleState]) -> list[Any]:
 
 
 def _state_of(row: list[Any]) -> tuple[str, ScheduleState]:
-    name, watermark, latest, judged, missed, settled, spec = row
-    done = [msgspec.convert(each, list[Range]) for each in (missed, settled)]
-    return name, ScheduleState(watermark, latest, set(judged), set(), done[0], done[1], spec)
+    name, watermark, latest, judged, missed, settled, spec = msgspec.convert(row, _Row)
+    return name, ScheduleState(watermark, latest, judged, set(), missed, settled, spec)
+
+
+def _number(value: Any) -> int:
+    """Return a count, of attempts or workers. Raises ValueError."""
+    if type(value) is not int or not 0 <= value < 1 << 31:
+        raise ValueError(value)
+    return value
 
 
 _STEPS: dict[str, Callable[[History, Event], None]] = {

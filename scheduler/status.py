@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 
 from workers.errors import TickpoolError
 from workers.events import Event, iso
-from workers.process_id import Identity, is_alive
+from workers.process_id import is_alive, recorded_identity
 from workers.segments import LogReader, read_backward
 from workers.settings import Settings
 
@@ -66,7 +66,7 @@ def _supervisor(history: History, now: datetime) -> dict[str, Any]:
     event = history.supervisor
     if event is None:
         return {"pid": None, "state": "down", "reason": "no service has been started, or it was stopped"}
-    process = Identity(str(event.get("boot_id")), int(event["pid"]), int(event.get("starttime") or 0))
+    process = recorded_identity(event)
     if not is_alive(process):
         return {"pid": None, "state": "down", "reason": f"process {process.pid} is gone without having stopped"}
     return {
@@ -156,7 +156,7 @@ def _next_fires(history: History, now: datetime, limit: int) -> Iterator[dict[st
             if not state.spec.get("enabled"):
                 continue
             # A spec that a newer version wrote may say what this one cannot read.
-            with suppress(TickpoolError, KeyError, ValueError, OSError):
+            with suppress(TickpoolError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError, OSError):
                 fire = parse_cron(state.spec["cron"], seed=name).next(now.astimezone(ZoneInfo(state.spec["timezone"])))
                 if fire is not None:
                     yield fire.astimezone(UTC), name

@@ -6,14 +6,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from workers.terminal import clean
+
 __all__ = ["render", "render_fires", "render_runs", "table"]
 
 _MARKS = {"well": "ok", "degraded": "DEGRADED", "down": "DOWN"}
+_FOREVER_S = 1e12
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Return rows under a head, each column as wide as its widest cell."""
-    cells = [list(head), *([_clean(cell) for cell in row] for row in rows)]
+    cells = [list(head), *([clean(cell) for cell in row] for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells
@@ -24,14 +27,14 @@ def render(status: Mapping[str, Any]) -> str:
     """Return the status as a person reads it."""
     supervisor, queue = status["supervisor"], status["queue"]
     lines = [f"tickpool: {_MARKS[status['health']]}"]
-    lines += [f"  ! {problem}" for problem in status["problems"]]
+    lines += [f"  ! {clean(problem)}" for problem in status["problems"]]
     if supervisor["pid"] is not None:
         usage = f"cpu {supervisor['cpu_percent']} %  rss {_size(supervisor['rss_bytes'])}"
         lines.append(f"supervisor  pid {supervisor['pid']}  up {_span(supervisor['uptime_s'])}  {usage}")
     waits = f", the oldest for {_span(queue['oldest_wait_s'])}" if queue["depth"] else ""
     lines.append(f"queue       {queue['depth']} waiting{waits}")
     log, corrupt = status["log"], status["corrupt_lines"]
-    lines.append(f"log         {log['path']}  {_size(log['bytes'])}, {corrupt} corrupt line(s)")
+    lines.append(f"log         {clean(log['path'])}  {_size(log['bytes'])}, {corrupt} corrupt line(s)")
     if status["workers"]:
         head = ("WORKER", "PID", "STATE", "RUN", "ELAPSED", "CPU", "RSS", "CHILDREN")
         rows = [
@@ -57,8 +60,9 @@ def render_runs(runs: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _run_row(run: Mapping[str, Any]) -> tuple[str, ...]:
-    ended, took = _local(run["timestamp"]), _span(run.get("duration_s"))
-    return run["run_id"], run["status"], ended, took, run.get("reason") or ""
+    ended, took = _local(run.get("timestamp")), _span(run.get("duration_s"))
+    names = (str(run.get(key, "-")) for key in ("run_id", "status"))
+    return (*names, ended, took, str(run.get("reason") or ""))
 
 
 def render_fires(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -75,13 +79,17 @@ def render_fires(rows: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def _local(timestamp: str) -> str:
-    return f"{datetime.fromisoformat(timestamp).astimezone():%Y-%m-%d %H:%M:%S}"
+def _local(timestamp: object) -> str:
+    """Write a time of the log in the zone of this machine; `-` for what another hand wrote and is none."""
+    try:
+        return f"{datetime.fromisoformat(str(timestamp)).astimezone():%Y-%m-%d %H:%M:%S}"
+    except (ValueError, OverflowError):
+        return "-"
 
 
-def _span(seconds: float | None) -> str:
-    """Write a length of time in two units at most: `1h 5m`, `12.3s`."""
-    if seconds is None:
+def _span(seconds: object) -> str:
+    """Write a length of time in two units at most: `1h 5m`, `12.3s`; `-` for what is none."""
+    if not isinstance(seconds, int | float) or not abs(seconds) < _FOREVER_S:
         return "-"
     if seconds < 60:
         return f"{seconds:.1f}s"
@@ -102,8 +110,3 @@ def _size(count: int | None) -> str:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1024
     raise AssertionError(count)
-
-
-def _clean(cell: object) -> str:
-    """Return a cell without control characters: what a task printed must not reach the terminal as commands."""
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in str(cell))

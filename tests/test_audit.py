@@ -211,7 +211,7 @@ class Mutation:
     def alter_end(self) -> None:
         place = self.pick(of_kind("run_finished")) or 0
         event = self.events[place]
-        kind = self.rng.choice(["status", "next", "tasks"])
+        kind = self.rng.choice(["status", "next", "reason"])
         if kind == "status":
             others = {"success": ["failed", "timeout", "crashed", "done"], "crashed": ["success", "failed", "timeout"]}
             other = {**event, "status": self.rng.choice(others.get(event["status"], ["success", "crashed", "lost"]))}
@@ -220,11 +220,7 @@ class Mutation:
             if event.get("next_attempt") and self.rng.random() < 0.5:
                 del other["next_attempt"]
         else:
-            other = {
-                **event,
-                "tasks": {"failed": 1} if event["status"] == "success" else {"success": 1},
-                "reason": None,
-            }
+            other = {**event, "reason": "task `t`: failed" if event["status"] == "success" else None}
         self.events[place] = other
         self.done = f"alter {kind} of {event}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterable, Mapping
@@ -10,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from .events import Event, crc_of, encode_line, hostname, seq_of, stamp
+from .failpoints import reach
 from .lines import final_line, last_seq, line_start
 from .lock import refuse_network_filesystem
 from .log_files import LogUnwritable, begin_segment, move_tail, reason, sync_directory, write_whole
 from .segments import LogUnreadable, final_seq, list_segments, rotated_path
 
 __all__ = ["ActiveSegment"]
+
+_NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 
 
 class ActiveSegment:
@@ -25,10 +29,11 @@ class ActiveSegment:
     LogUnreadable, and `borrow` OSError.
     """
 
-    def __init__(self, path: Path, *, is_durable: bool) -> None:
+    def __init__(self, path: Path, *, is_durable: bool, is_sure: bool = False) -> None:
         self.path = path
         self._name = str(path)
         self._is_durable = is_durable
+        self._is_sure = is_sure
         self._host = hostname()
         self._pid = os.getpid()
         self._fd = -1
@@ -61,9 +66,13 @@ class ActiveSegment:
             self.close()
             raise OSError("not a regular file")
         self._inode, self._device = found.st_ino, found.st_dev
-        if is_new and self._is_durable:
-            sync_directory(self.path.parent)
-        self._catch_up(found.st_size)
+        try:
+            if self._is_sure or (is_new and self._is_durable):
+                self._sync_names()
+            self._catch_up(found.st_size)
+        except BaseException:
+            self.close()  # the next call begins anew, and flushes the names
+            raise
 
     def write(self, events: Iterable[Mapping[str, Any]]) -> tuple[list[Event], int]:
         """Write the events, all or none; return them as recorded, and their bytes.
@@ -72,12 +81,14 @@ class ActiveSegment:
         """
         recorded, data = self._encode(events)
         if data:
+            reach("inside_write", _write_half, self._fd, data)
             try:
                 write_whole(self._fd, data, self.end)
             except OSError as error:
                 raise LogUnwritable(self._name, reason(error)) from None
             self.end += len(data)
             self.seq += len(recorded)
+            reach("after_write")
         return recorded, len(data)
 
     def rotate(self, opening: Iterable[Mapping[str, Any]]) -> bool:
@@ -103,9 +114,16 @@ class ActiveSegment:
             # The one that was written with: the kernel tells each open file once of a write that failed.
             return os.dup(self._fd)
         try:
-            return os.open(self._name, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return None
+            # Not blocking: the open of a FIFO would wait.
+            fd = os.open(self._name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno in _NO_FILE:
+                return None
+            raise
+        if stat.S_ISREG(os.fstat(fd).st_mode):
+            return fd
+        os.close(fd)
+        return None
 
     def close(self) -> None:
         """Close the file."""
@@ -127,6 +145,12 @@ class ActiveSegment:
                     return found
         self.close()
         return None
+
+    def _sync_names(self) -> None:
+        """Flush the log's name, and its directory's: whoever made them may have died before it did."""
+        sync_directory(self.path.parent)
+        with suppress(PermissionError):
+            sync_directory(self.path.parent.parent)
 
     def _catch_up(self, end: int) -> None:
         """Learn the last seq before `end`, after moving a torn tail aside.
@@ -165,3 +189,7 @@ class ActiveSegment:
             recorded.append(event)
             lines.append(line)
         return recorded, b"".join(lines)
+
+
+def _write_half(fd: int, data: bytes) -> None:
+    os.write(fd, data[: len(data) // 2])

@@ -15,9 +15,10 @@ from typing import Any, Literal
 
 from .active_segment import ActiveSegment
 from .events import Event
+from .failpoints import reach
 from .flush import Flush
 from .lock import Lock, LockTimeout
-from .log_files import LogNotFlushed, LogUnwritable, reason
+from .log_files import LogNotFlushed, LogUnwritable, make_directory, reason
 from .segments import LogReader, LogUnreadable, Position, list_segments
 
 __all__ = ["EventLog", "Fsync", "LogNotFlushed", "LogUnwritable", "Position"]
@@ -150,6 +151,7 @@ class EventLog:
         if not self._mutex.acquire(False) and not self._mutex.acquire(timeout=self.lock_timeout_s):
             raise LockTimeout(str(self._lock.path), self.lock_timeout_s, self._pid)
         try:
+            reach("before_lock")
             self._take_lock()
             if not self._active.look():
                 # The path leads to another file now. Has the lock's path gone with it?
@@ -172,7 +174,7 @@ class EventLog:
         try:
             self._lock.acquire(self.lock_timeout_s)
         except FileNotFoundError:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            make_directory(self.path.parent)
             self._lock.acquire(self.lock_timeout_s)
 
     def _begin_in_child(self) -> None:
@@ -184,7 +186,7 @@ class EventLog:
         self._active = self._new_active()
 
     def _new_active(self) -> ActiveSegment:
-        return ActiveSegment(self.path, is_durable=self.fsync != "off")
+        return ActiveSegment(self.path, is_durable=self.fsync != "off", is_sure=self.fsync == "always")
 
     def _read_new(self, reader: LogReader) -> list[Event]:
         try:

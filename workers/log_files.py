@@ -9,7 +9,16 @@ from pathlib import Path
 
 from .errors import TickpoolError
 
-__all__ = ["LogNotFlushed", "LogUnwritable", "begin_segment", "move_tail", "reason", "sync_directory", "write_whole"]
+__all__ = [
+    "LogNotFlushed",
+    "LogUnwritable",
+    "begin_segment",
+    "make_directory",
+    "move_tail",
+    "reason",
+    "sync_directory",
+    "write_whole",
+]
 
 _BLOCK = 1 << 20
 
@@ -50,7 +59,7 @@ def move_tail(fd: int, start: int, end: int, path: Path) -> None:
 
     When they cannot be saved they stay where they are. Raises OSError.
     """
-    out = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    out = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
     try:
         before = os.fstat(out).st_size
         place = start
@@ -79,6 +88,8 @@ def begin_segment(path: Path, data: bytes, rotated: Path) -> None:
             # The name is there already when a rotation was cut off right here.
             if not os.path.samefile(path, rotated):
                 raise
+        # Not every file system keeps the order of names: the second name first, or a power cut could take both.
+        sync_directory(path.parent)
         os.rename(fresh, path)
     except OSError:
         with suppress(OSError):
@@ -90,7 +101,9 @@ def begin_segment(path: Path, data: bytes, rotated: Path) -> None:
 def _write_like(model: Path, path: Path, data: bytes) -> None:
     """Write `data` to the disk as a file with the owner and the mode of `model`."""
     stat = os.stat(model)
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with suppress(FileNotFoundError):
+        os.unlink(path)  # a rotation that was cut off left it; a link there must not be followed
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with suppress(PermissionError):
             os.fchown(fd, stat.st_uid, stat.st_gid)
@@ -99,6 +112,14 @@ def _write_like(model: Path, path: Path, data: bytes) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory, and those above it, with their names on the disk. Raises OSError."""
+    if not path.is_dir():
+        make_directory(path.parent)
+        path.mkdir(exist_ok=True)
+        sync_directory(path.parent)
 
 
 def sync_directory(path: Path) -> None:

@@ -24,6 +24,7 @@ __all__ = [
     "Segment",
     "final_seq",
     "list_segments",
+    "open_segment",
     "read_backward",
     "rotated_path",
 ]
@@ -66,7 +67,7 @@ def list_segments(path: Path) -> list[Segment]:
 
 def _list_segments(path: Path) -> list[Segment]:
     while True:
-        fd = _open(path)
+        fd = open_segment(path)
         rotated = _list_rotated(path)
         if fd is None:
             return rotated
@@ -86,7 +87,7 @@ def _list_segments(path: Path) -> list[Segment]:
 
 def final_seq(segment: Segment) -> int:
     """Return the seq of the last line of a segment; of an empty one, the seq before its first."""
-    fd = _open(segment.path)
+    fd = open_segment(segment.path)
     if fd is None:
         return segment.first_seq - 1
     try:
@@ -103,7 +104,7 @@ def read_backward(path: Path) -> Iterator[Event | None]:
     """
     inode, first = 0, None
     try:
-        fd = _open(path)
+        fd = open_segment(path)
         if fd is not None:
             try:
                 yield from _events_backward(fd)
@@ -114,7 +115,7 @@ def read_backward(path: Path) -> Iterator[Event | None]:
         for segment in reversed(_list_rotated(path)):
             if segment.inode == inode or (first is not None and segment.first_seq >= first):
                 continue
-            fd = _open(segment.path)
+            fd = open_segment(segment.path)
             if fd is not None:
                 try:
                     yield from _events_backward(fd)
@@ -143,8 +144,8 @@ def _list_rotated(path: Path) -> list[Segment]:
     return sorted(Segment(int(match[1]), path.with_name(match[0]), inode) for match, inode in found if match)
 
 
-def _open(path: Path) -> int | None:
-    """Open a file of the log for reading; None when there is none."""
+def open_segment(path: Path) -> int | None:
+    """Open a file of the log for reading; None when there is none. Raises LogUnreadable, OSError."""
     try:
         # Not blocking: the open of a FIFO would wait for a writer.
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -152,10 +153,14 @@ def _open(path: Path) -> int | None:
         return None
     except OSError as error:
         raise LogUnreadable(str(path), error.strerror) from None
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
+    try:
+        if stat.S_ISREG(os.fstat(fd).st_mode):
+            return fd
+    except BaseException:
         os.close(fd)
-        raise LogUnreadable(str(path), "not a regular file")
-    return fd
+        raise
+    os.close(fd)
+    raise LogUnreadable(str(path), "not a regular file")
 
 
 def _leads_to(path: Path, inode: int) -> bool:
@@ -239,7 +244,7 @@ class LogReader:
                 later = [segment for segment in segments if segment.first_seq >= self._at.segment]
                 chosen = later[0] if later else segments[-1]
                 offset = self._at.offset if chosen.first_seq == self._at.segment else 0
-            fd = _open(chosen.path)
+            fd = open_segment(chosen.path)
             if fd is None:
                 continue  # pruned since it was listed
             inode = os.fstat(fd).st_ino

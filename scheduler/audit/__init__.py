@@ -108,15 +108,18 @@ class _Auditor:
             self.seq += 1
             event = decode_line(line)
             if event is None:
-                ledger.violate("G4", f"this line is no event: {line[:40]!r}")
+                damage = (
+                    "is no event" if is_intact(line) is None else "is not as it was written: its checksum does not hold"
+                )
+                ledger.violate("G4", f"this line {damage}: {line[:60]!r}")
                 continue
             if event.get("seq") != self.seq:
                 self._take_seq(event.get("seq"))
             self.first_seq = self.first_seq or self.seq
-            if is_intact(line + b"\n"):
+            if "crc" in event:
                 self._is_sealed = True
-            else:
-                self._judge_seal(line, event)
+            elif self._is_sealed and type(event.get("seq")) is int:
+                ledger.violate("G4", "this line has lost its checksum")
             self._apply(event)
 
     def conclude(self, path: Path, now: datetime, *, final: bool) -> None:
@@ -136,13 +139,6 @@ class _Auditor:
             what = f"{seq - self.seq} line(s) are missing before it" if seq > self.seq else "it was there before"
             self.ledger.violate("G4", f"this line has the seq {seq}, and {self.seq} is due: {what}")
         self.seq = seq
-
-    def _judge_seal(self, line: bytes, event: Event) -> None:
-        """A line that is not intact was altered, unless it never had a checksum."""
-        if is_intact(line + b"\n") is False:
-            self.ledger.violate("G4", "this line is not as it was written: its checksum does not hold")
-        elif self._is_sealed and type(event.get("seq")) is int:
-            self.ledger.violate("G4", "this line has lost its checksum")
 
     def _apply(self, event: Event) -> None:
         try:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from workers.events import Event
-from workers.process import Identity, is_alive
+from workers.process import is_alive
+from workers.process_id import recorded_identity
 
 __all__ = ["Services"]
 
@@ -39,7 +40,7 @@ class Services:
 
     def lead(self, event: Event, now: float) -> None:
         """Take in a `supervisor_started`, or the one that a checkpoint repeats."""
-        int(event["pid"])
+        recorded_identity(event)
         self.leader = event
         # The last tick of the one before may be cut off; this one goes on from there.
         self._uncredited_s, self._seen_at, self.judged_to = 0.0, now, 0
@@ -69,5 +70,4 @@ class Services:
         leader = self.leader
         if leader is None:
             return self.judged_to
-        process = Identity(str(leader.get("boot_id")), int(leader["pid"]), int(leader.get("starttime") or 0))
-        return int(now - lateness_s) if is_alive(process) else 0
+        return int(now - lateness_s) if is_alive(recorded_identity(leader)) else 0

@@ -1,0 +1,233 @@
+"""Lines that make no sense, between lines that do: no reader raises, and every good line is read."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from service import Service
+
+from scheduler.cli import main
+from scheduler.history import History
+from scheduler.state_store import StateStore, index_by, last_runs
+from scheduler.status import gather
+from scheduler.status_text import render
+from workers.event_log import EventLog
+from workers.events import Event, encode_line, stamp
+from workers.segments import LogReader, read_backward
+from workers.settings import Settings
+
+WaitFor = Callable[..., None]
+Count = Callable[[int, int], int]
+Figure = Callable[[str], None]
+NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+A_FILE = 250
+
+# In JSON, as another hand may write it; msgspec or json would not write all of these.
+VALUES = [
+    "null", "true", "false", "0", "-1", "1.5", "1e308", "1e999", "-1e999", "-0", str(2**53), str(2**63), str(2**70),
+    "9" * 400, '""', '"x"', '"../../etc/passwd"', '"\\u0000"', '"\\ud800"', '"\\udfff\\ud800"', '"\\u202e\\u001b[2J"',
+    '"2026-13-45T99:99:99Z"', '"2026-11-23T12:00:00"', '"0001-01-01T00:00:00Z"', '"9999-12-31T23:59:59.999999Z"',
+    '"9999-12-31T23:59:59-23:59"', '"' + "x" * 5000 + '"', "[]", "{}",
+    "[[]]", "[null]", "[1,2]", '["a","b","c"]', '{"a":{}}', '{"pid":1}',
+    '{"run_id":[],"schedule_id":1}', "[[[[[[1]]]]]]", "[" * 300 + "]" * 300, '{"":null}', '{"a":1,"a":2}',
+]  # fmt: skip
+GARBAGE = [
+    b"\0", b"\0" * 4096, b"\xff" * 300, b"\xef\xbb\xbf{}", b"{", b"}", b'{"event":', b"null", b"true", b"1e999", b'"x"',
+    b"[]", b"[{}]", b"{}{}", b"{} {}", b"\r", b" ", b"\t\t", b'{"event":"run_finished"}\r', b"{'event': 'x'}", b"NaN",
+    b'{"a":"\xed\xa0\x80"}', b'{"seq":' + b"9" * 4000 + b"}", b'{"event":"a","event":"run_started"}', b"{" * 100_000,
+    b"[" * 100_000, b'{"a":' * 100_000 + b"1" + b"}" * 100_000, b"[" * 100_000 + b"]" * 100_000,
+]  # fmt: skip
+
+
+@pytest.fixture
+def templates(service: Service, wait_for: WaitFor) -> list[Event]:
+    """One or more of every event there is, mostly as a real service wrote them."""
+    service.schedule("s", "@every 1s", service.dag("d", "true"), catchup="all", overlap="allow", retries={"max": 1})
+    supervisor = service.start()
+    asked = [service.ask("dags/d.yaml"), service.ask(service.dag("bad", "false"), retries={"max": 1, "delay_s": 0})]
+    wait_for(lambda: service.has_ended(*asked))
+    supervisor.terminate()
+    assert supervisor.wait(10) == 0
+    found = service.events()
+    run = next(event for event in found if event["event"] == "run_requested")
+    found += LogReader(service.root / "logs" / "orchestrator_events.jsonl", from_start=True).read()
+    made: list[Event] = [
+        {"event": "schedule_skipped", "schedule_id": "s", "minute": "2026-11-23T11:00:00Z", "reason": "overlap"},
+        {"event": "schedule_missed", "schedule_id": "s", "from": "2026-11-23T11:00:00Z", "to": "2026-11-23T11:10:00Z",
+         "count": 11, "reason": "down"},
+        {"event": "schedule_invalid", "file": "f", "line": 1, "col": 1, "reason": "r", "load": "x"},
+        {"event": "clock_jumped", "from": "2026-11-23T11:00:00Z", "to": "2026-11-23T11:10:00Z", "seconds": 600.0},
+        {"event": "worker_exited", "worker_pid": 1, "reason": "r", "run_id": None},
+        {"event": "log_repaired", "offset": 1, "bytes": 1},
+        {"event": "segment_started"},
+        {"event": "checkpoint", "request": [run["run_id"], {"dag": "x"}]},
+        {"event": "checkpoint", "judged": ["s", [1, 2, 3]]},
+        {"event": "checkpoint", "fault": {"file": "f", "line": 1, "col": 1, "reason": "r"}},
+        {"event": "supervisor_started", "pid": os.getpid(), "starttime": 1, "boot_id": "b", "max_parallel": 3},
+    ]  # fmt: skip
+    # The checkpoint as it is in the middle of things: with open runs.
+    made += History([event for event in found if event["event"] != "run_finished"]).checkpoint()
+    return found + [stamp(event, 7, "host", 1) for event in made]
+
+
+def _nonsense(templates: list[Event], chance: random.Random) -> bytes:
+    """Return one line, with no newline in it."""
+    kind = chance.randrange(10)
+    if kind == 0:
+        return chance.choice(GARBAGE)
+    if kind == 1:
+        return chance.randbytes(chance.randrange(1, 300)).replace(b"\n", b"")
+    event = chance.choice(templates)
+    if kind == 2:
+        line = bytearray(encode_line(event)[:-1])
+        line[chance.randrange(len(line))] ^= 1 << chance.randrange(8)
+        return bytes(line).replace(b"\n", b"")
+    return _misshape(event, chance).encode("ascii")
+
+
+def _misshape(event: Event, chance: random.Random) -> str:
+    """Return the event as JSON with a field or two, at any depth, gone or of another type."""
+    copy = json.loads(json.dumps(event))
+    marks: dict[str, str] = {}
+    for _ in range(chance.choice([1, 1, 1, 2, 4])):
+        place = copy
+        while True:
+            keys = list(place) if isinstance(place, dict) else list(range(len(place)))
+            keys = [key for key in keys if place is not copy or key != "event"] or keys
+            if not keys:
+                break
+            key = chance.choice(keys)
+            if isinstance(place[key], dict | list) and place[key] and chance.random() < 0.7:
+                place = place[key]
+                continue
+            if chance.random() < 0.3:
+                del place[key]
+            else:
+                mark = f"@{len(marks)}@"
+                place[key] = mark
+                marks[f'"{mark}"'] = chance.choice(VALUES)
+            break
+    text = json.dumps(copy)
+    for mark, value in marks.items():
+        text = text.replace(mark, value)
+    return text
+
+
+def _files(templates: list[Event], chance: random.Random, lines: int, path: Path) -> Iterator[list[str]]:
+    """Write one file of nonsense after another to `path`, with good lines between; yield the keys of those."""
+    for number in range(0, lines, A_FILE):
+        keys = [f"{number}.{place}" for place in range(A_FILE // 5)]
+        rows = [_nonsense(templates, chance) for _ in range(min(A_FILE, lines - number))]
+        rows[chance.randrange(len(rows))] = b'{"a":"' + b"x" * 10_000_000 + b'"}'
+        good = iter(keys)
+        with open(path, "wb") as file:
+            for place, row in enumerate(rows):
+                file.write(row + b"\n")
+                if place % 5 == 4:
+                    key = next(good)
+                    file.write(encode_line(stamp({"event": "good", "key": key, "n": [place]}, 1, "host", 1)))
+        yield keys[: len(rows) // 5]
+
+
+def _read_in_every_way(path: Path, keys: list[str], fields: list[str]) -> int:
+    """Read the log as every reader does; return how many lines were counted as no event."""
+    reader = LogReader(path, from_start=True)
+    events = reader.read()
+    assert [event["key"] for event in events if event.get("event") == "good"] == keys
+    backward = list(read_backward(path))
+    assert [event for event in reversed(backward) if event is not None] == events
+    assert backward.count(None) == reader.corrupt
+    assert [event["key"] for event in last_runs(10_000, path) if event.get("event") == "good"] == keys
+    for field in ["event", "run_id", "schedule_id", "n", *fields]:
+        index_by(field, 10_000, path)
+    history = History(events)
+    for line in history.checkpoint():
+        encode_line(stamp(line, 1, "host", 1))
+    json.dumps(status := gather(Settings(state_path=str(path)), NOW))
+    render(status)
+    return reader.corrupt
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_no_line_however_odd_stops_a_reader_or_costs_a_good_line(
+    service: Service,
+    templates: list[Event],
+    tmp_path: Path,
+    count: Count,
+    figure: Figure,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    seed, lines, path = random.randrange(1 << 32), count(1000, 10_000), tmp_path / "fuzzed.jsonl"
+    seed = int(os.environ.get("TICKPOOL_FUZZ_SEED") or seed)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    monkeypatch.setenv("STATE_STORE_PATH", str(path))
+    corrupt = files = good = 0
+    for keys in _files(templates, chance, lines, path):
+        fields = sorted({chance.choice(list(chance.choice(templates))) for _ in range(5)})
+        corrupt += _read_in_every_way(path, keys, fields)
+        for command in (["runs"], ["runs", "--limit", "1000", "--json"], ["status"], ["status", "--json"]):
+            assert main(command) in (0, 1, 2)
+        said = capsys.readouterr()
+        assert "Traceback" not in said.err
+        _append_behind(path)
+        files += 1
+        good += len(keys)
+    figure(
+        f"{lines} odd lines (seed {seed}) in {files} files, {corrupt} of them no event: "
+        f"0 readers raised, {good} of {good} good lines read"
+    )
+
+
+def _append_behind(path: Path) -> None:
+    """Append, fold and rotate as a service does on such a log."""
+    store = StateStore(EventLog(path, fsync="off"))
+    store.refresh()
+    store.commit(lambda _: [{"event": "behind"}])
+    store.rotate(0)
+    store.commit(lambda _: [{"event": "behind"}])
+    again = StateStore(EventLog(path, fsync="off"))
+    again.refresh()
+    assert again.history.runs.keys() == store.history.runs.keys()
+    store.close()
+    again.close()
+    for segment in path.parent.glob(f"{path.name}*"):
+        segment.unlink()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_service_starts_and_serves_on_a_log_of_odd_lines(
+    service: Service, templates: list[Event], wait_for: WaitFor, count: Count, figure: Figure
+) -> None:
+    seed, starts = random.randrange(1 << 32), count(1, 10)
+    print(f"seed {seed}")
+    (service.root / "odd").mkdir()
+    service.log = service.root / "odd" / "state.jsonl"
+    (service.root / "schedules" / "s.yaml").unlink()
+    service.schedule("calm", "0 0 1 1 *", "dags/d.yaml")
+    for number, _ in enumerate(_files(templates, random.Random(seed), starts * A_FILE, service.log)):
+        supervisor = service.start(STATE_STORE_PATH=str(service.log))
+        wait_for(service.is_ready, timeout=30, what="a service on odd lines")
+        asked = service.ask("dags/d.yaml", f"behind.{number}")
+        wait_for(lambda asked=asked: _has_ended(service.log, asked), timeout=30, what="a run on odd lines")
+        supervisor.terminate()
+        assert supervisor.wait(20) == 0
+        assert "Traceback" not in service.err()
+        for file in service.log.parent.iterdir():
+            file.unlink()
+    figure(f"{starts} starts on {A_FILE} odd lines each (seed {seed}): {starts} served, 0 tracebacks")
+
+
+def _has_ended(path: Path, run_id: str) -> bool:
+    ends: list[Any] = [event for event in last_runs(50, path) if event.get("event") == "run_finished"]
+    return any(event.get("run_id") == run_id for event in ends)
