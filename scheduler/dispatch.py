@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import queue
+import signal
 import time
 from collections import deque
 from collections.abc import Callable, Collection
@@ -14,7 +15,8 @@ from typing import Any
 
 from workers.event_log import LogNotFlushed, LogUnwritable
 from workers.events import Event
-from workers.ids import ID_RULE, is_id
+from workers.failpoints import reach
+from workers.ids import ID_RULE, RUN_ID_RULE, is_id, is_run_id
 from workers.lock import LockTimeout
 from workers.pool import Died, Finished, WorkerPool
 from workers.process import Identity, is_alive
@@ -36,6 +38,7 @@ _KILLED_WITHIN_S = 5.0
 _AGAIN_S = 1.0
 _FLUSH_S = 0.5
 _LONGEST_MINUTE = 64
+_KILLED = ("cancelled: its worker was killed", "cancelled")
 _ASKING = ("schedule_enqueued", "run_requested")
 
 
@@ -59,6 +62,7 @@ class Dispatcher:
         self._only: Collection[str] | None = None
         self._outcomes: deque[Finished | Died] = deque()
         self._watch = ProcessWatch()
+        self._killed: set[Identity] = set()
         self._owed: list[Event] = []
         self._held_until = 0.0
         self._flushed = self.store.reader.position
@@ -100,6 +104,7 @@ class Dispatcher:
             request = self._next_waiting()
             if request is None:
                 break
+            reach("before_put")
             try:
                 self.pool.submit(request, self.store.reader.position)
             except Exception:
@@ -140,7 +145,7 @@ class Dispatcher:
                 self._bury(outcome, now)
             self._outcomes.popleft()
         for process in self._watch.look(ready):
-            self._lose(process, now)
+            self._lose(process, now, *_KILLED if process in self._killed else ())
             self._watch.forget(process)
         self._record_owed()
         if restart:
@@ -173,6 +178,26 @@ class Dispatcher:
             ready = connection.wait(self.waitables(), _WAIT_S if wake_s is None else min(wake_s, _WAIT_S))
             self.settle(ready, datetime.now(UTC))
             self.flush()
+
+    def busy(self) -> int:
+        """Return how many workers have runs: our own, and those of services that died."""
+        return self.pool.busy() + len(self._watch.workers())
+
+    def is_quiet(self) -> bool:
+        """Say whether no worker is left."""
+        return self.pool.is_empty() and not self._watch.workers()
+
+    def terminate(self) -> None:
+        """Tell all workers to cancel their runs and end, those of services that died as well."""
+        self.pool.terminate()
+        self._watch.signal_workers(signal.SIGTERM)
+
+    def kill_adopted(self) -> None:
+        """Kill the workers of services that died, and all that their tasks left; their runs are closed as cancelled."""
+        self._killed.update(self._watch.signal_workers(signal.SIGKILL))
+        deadline = time.monotonic() + _KILLED_WITHIN_S
+        while self._watch.workers() and time.monotonic() < deadline:
+            self.settle(connection.wait(self._watch.waitables(), _WAIT_S), datetime.now(UTC), restart=False)
 
     def kill(self) -> None:
         """Kill the workers that are left, and all that their tasks left; their runs are closed as cancelled."""
@@ -223,9 +248,10 @@ class Dispatcher:
     def _is_fit(self, request: RunRequest) -> bool:
         """Say whether the events of the run can be recorded; a request that was written by another hand may be odd."""
         schedule_id, minute = request.get("schedule_id") or "none", str(request.get("minute"))
-        fits = is_id(request.get("run_id")) and is_id(schedule_id) and len(minute) <= _LONGEST_MINUTE
+        fits = is_run_id(request.get("run_id")) and is_id(schedule_id) and len(minute) <= _LONGEST_MINUTE
         if not fits:
-            logger.error("run %.200r of schedule %.200r is left alone: %s", request.get("run_id"), schedule_id, ID_RULE)
+            rule = ID_RULE if is_run_id(request.get("run_id")) else RUN_ID_RULE
+            logger.error("run %.200r of schedule %.200r is left alone: %s", request.get("run_id"), schedule_id, rule)
         return fits
 
     def _next_waiting(self) -> RunRequest | None:
@@ -268,6 +294,8 @@ class Dispatcher:
             self._owed.insert(place, exited)
         if request and self._is_waiting(request):
             self.queue.put_back(request)
+        elif request:
+            self.pool.forgive()
 
     def _sweep_children(self) -> None:
         family = self.pool.family()

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Collection
+from contextlib import suppress
 
 from workers.process import Identity, is_alive
+from workers.worker import is_worker
 
 __all__ = ["ProcessWatch"]
 
@@ -25,6 +28,18 @@ class ProcessWatch:
     def waitables(self) -> Collection[int]:
         """Return what to wait on with `multiprocessing.connection.wait`."""
         return self._watched.keys()
+
+    def workers(self) -> list[Identity]:
+        """Return the workers of services that died. A run by hand is watched too, and is for its owner to end."""
+        return [process for process in self._watched.values() if is_worker(process.pid)]
+
+    def signal_workers(self, number: int) -> list[Identity]:
+        """Send a signal to those that are workers; return them."""
+        meant = self.workers()
+        for pidfd in [pidfd for pidfd, process in self._watched.items() if process in meant]:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd, number)
+        return meant
 
     def look(self, ready: Collection[object]) -> list[Identity]:
         """Return the processes that have ended and are not `forgotten` yet. Raises OSError and forgets none."""

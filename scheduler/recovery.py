@@ -18,7 +18,7 @@ from workers.process import Identity, identity, read_stat
 from workers.process_tree import find, sweep
 from workers.run_request import marker_for, next_attempt, run_fields
 from workers.segments import read_backward
-from workers.worker import WORKER_NAME
+from workers.worker import is_worker
 
 from .history import Run
 
@@ -85,14 +85,7 @@ def _is_session_left(pid: int, starttime: int) -> bool:
     leader = read_stat(pid)
     if leader is not None:
         return leader.starttime == starttime
-    return bool(find(lambda stat: stat.session == pid and _is_fork_of_worker(stat.pid)))
-
-
-def _is_fork_of_worker(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/comm").read_text("utf-8", "replace").startswith(WORKER_NAME)
-    except OSError:
-        return False
+    return bool(find(lambda stat: stat.session == pid and is_worker(stat.pid)))
 
 
 def exit_text(pid: int, exit_code: int | None) -> str:

@@ -27,6 +27,7 @@ from typing import Any
 from workers.errors import TickpoolError
 from workers.event_log import LogUnwritable
 from workers.lock import Lock, LockTimeout
+from workers.log_files import make_directory
 from workers.process import identity
 from workers.process_tree import become_subreaper
 from workers.settings import Settings
@@ -55,7 +56,7 @@ _PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 def leader_lock(settings: Settings) -> Lock:
     """Return the lock that makes one process the leader of a log: the only one that hands out its runs."""
     state = Path(settings.state_path)
-    state.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(state.parent)
     return Lock(state.with_name(state.name + ".leader"))
 
 
@@ -245,10 +246,11 @@ class Supervisor:
         self._pending = None
 
     def _scan(self) -> Configuration | None:
-        """Return a configuration that is to be judged; once a tick, or sooner when asked or when a change settles."""
+        """Return a configuration that is to be judged; once a tick, at once when asked, and when a change settles."""
         is_asked = self._wakeup.take_reload()
-        is_early = time.monotonic() - self._scanned_at < self._settings.tick_ms / 1000
-        if is_early and not is_asked and not self._watch.is_settling():
+        # A change has to rest, whoever asks: two scans of one moment see the same half of a file.
+        rest_s = 0.0 if is_asked else self._settings.tick_ms / 1000
+        if time.monotonic() - self._scanned_at < (_SETTLE_S if self._watch.is_settling() else rest_s):
             return None
         self._scanned_at = time.monotonic()
         configuration = self._watch.poll()
@@ -281,16 +283,17 @@ class Supervisor:
 
     def _drain(self) -> None:
         """Start nothing more; let runs end within the grace, then cancel them; a second signal kills them at once."""
-        pool, settings = self._dispatcher.pool, self._settings
+        dispatcher, settings = self._dispatcher, self._settings
         self._systemd.notify(STOPPING="1")
-        if pool.busy():
-            self._say(f"Stopping: {pool.busy()} run(s) may take up to {settings.grace_s:g} s to end...")
+        if dispatcher.busy():
+            self._say(f"Stopping: {dispatcher.busy()} run(s) may take up to {settings.grace_s:g} s to end...")
         self._await_workers(settings.grace_s)
-        if pool.busy() and not self._is_killing():
-            self._say(f"Cancelling {pool.busy()} run(s)...")
-            pool.terminate()
+        if dispatcher.busy() and not self._is_killing():
+            self._say(f"Cancelling {dispatcher.busy()} run(s)...")
+            dispatcher.terminate()
             self._await_workers(settings.task_grace_s + 5)
-        self._try(self._dispatcher.kill)
+        self._try(dispatcher.kill_adopted)
+        self._try(dispatcher.kill)
         self._try(self._record_stop)
         self._say("Stopped")
 
@@ -299,7 +302,7 @@ class Supervisor:
         dispatcher = self._dispatcher
         deadline = time.monotonic() + timeout_s
         self._try(dispatcher.pool.retire)
-        while not dispatcher.pool.is_empty() and time.monotonic() < deadline and not self._is_killing():
+        while not dispatcher.is_quiet() and time.monotonic() < deadline and not self._is_killing():
             self._ready = self._wakeup.wait(dispatcher.waitables(), _SETTLE_S)
             self._try(self._let_go)
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from scheduler.state_store import record_event
 from workers.segments import LogReader
 from workers.settings import variables
 
+WaitFor = Callable[..., None]
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
@@ -107,7 +109,10 @@ class Service:
         return next(
             child
             for child in psutil.Process(supervisor.pid).children()
-            if "multiprocessing.forkserver" in " ".join(child.cmdline())
+            # An orphaned worker has the command line of the one that forked it.
+            if is_running(child.pid)
+            and not child.name().startswith("tickpool-w")
+            and "multiprocessing.forkserver" in " ".join(child.cmdline())
         )
 
     def events(self, name: str | None = None, run_id: str | None = None) -> list[dict[str, Any]]:

@@ -411,3 +411,30 @@ def test_lines_that_make_no_sense_stop_nothing(service: Service, wait_for: WaitF
 def _zombies(pid: int) -> list[psutil.Process]:
     children = psutil.Process(pid).children()
     return [child for child in children if Path(f"/proc/{child.pid}").exists() and not is_running(child.pid)]
+
+
+@pytest.mark.parametrize("signals", [1, 2])
+def test_a_service_that_is_told_to_stop_ends_the_runs_of_one_that_died_but_none_by_hand(
+    service: Service, wait_for: WaitFor, signals: int
+) -> None:
+    held = _held_dag(service)
+    first = service.start()
+    wait_for(service.is_ready)
+    asked = service.ask(held)
+    wait_for(lambda: _has_begun(service, asked))
+    kill9(first)
+    by_hand = service.launch("-m", "workers", held)
+    wait_for(lambda: len(service.events("run_started")) == 2)
+    second = service.start(SCHED_GRACE_S="0.2" if signals == 1 else "300")
+    wait_for(service.is_ready)
+    if signals == 2:
+        # One that can do nothing for itself any more.
+        _worker_of(service, asked).suspend()
+    for _ in range(signals):
+        second.terminate()
+        wait_for(lambda: "Stopping: 1 run(s)" in service.out())
+    assert second.wait(10) == 0
+    assert service.story(asked) == ["run_started 1", "run_finished 1 cancelled"]
+    assert by_hand.poll() is None
+    _let_go(service)
+    assert by_hand.wait(10) == 0

@@ -36,6 +36,8 @@ logger = logging.getLogger(__name__)
 # A worker that ends within this time, and without a result, counts as stillborn.
 _STILLBORN_S = 1.0
 _LONGEST_PAUSE_S = 30.0
+# Pipes enough for the descriptors that a worker and, if need be, a fork server take: 16.
+_ROOM_PIPES = 8
 
 
 class Finished(NamedTuple):
@@ -130,6 +132,11 @@ class WorkerPool:
             return None
         return max(0.0, self._paused_until - time.monotonic())
 
+    def forgive(self) -> None:
+        """Take it that the worker that died last had claimed a request: not the installation, its run was its death."""
+        self._stillborn = 0
+        self._paused_until = 0.0
+
     def free(self) -> int:
         """Return how many workers can take a request."""
         return sum(1 for _ in self._idle())
@@ -212,6 +219,7 @@ class WorkerPool:
         return (each for each in self._workers.values() if each.request is None and not each.stopping)
 
     def _start(self, number: int) -> None:
+        _need_descriptors()
         inbox = self._context.Queue()
         reading, writing = self._context.Pipe(duplex=False)
         try:
@@ -272,3 +280,18 @@ class WorkerPool:
         with contextlib.suppress(ProcessLookupError):
             if is_alive(each.identity):
                 signal.pidfd_send_signal(each.pidfd, number)
+
+
+def _need_descriptors() -> None:
+    """Raise OSError when a worker cannot have its descriptors.
+
+    A fork server ends when its client runs out of them midway, and the client loses two (CPython's
+    `ForkServer.connect_to_new_process` leaves its first pipe open).
+    """
+    room: list[int] = []
+    try:
+        for _ in range(_ROOM_PIPES):
+            room += os.pipe2(os.O_CLOEXEC)
+    finally:
+        for fd in room:
+            os.close(fd)

@@ -17,23 +17,25 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .dag import Dag, load_dag
+from .dag import Dag, dag_owners, load_dag
 from .errors import InvalidFile, TickpoolError
 from .event_log import LogNotFlushed, LogUnwritable
 from .events import Event
+from .failpoints import arm, reach
 from .lock import LockTimeout
 from .process import identity, prctl
 from .process_tree import become_subreaper
 from .run_context import RunInfo, Stop
-from .run_request import RunRequest, marker_for, next_attempt, run_fields
+from .run_request import RunRequest, marker_for, next_attempt, run_fields, wrong_in
 from .runner import run_dag
 from .segments import LogReader, Position
 from .settings import Settings
+from .terminal import make_safe
 
 if TYPE_CHECKING:
     from multiprocessing.queues import Queue
 
-__all__ = ["WORKER_NAME", "Executor", "Result", "serve"]
+__all__ = ["WORKER_NAME", "Executor", "Result", "is_worker", "serve"]
 
 logger = logging.getLogger(__name__)
 # Every worker process, and what it forks, has a name (comm, proc(5)) that begins so.
@@ -122,6 +124,7 @@ class Executor:
 
     def perform(self, request: RunRequest, stop: Stop) -> Result:
         """Run what was claimed, and put its end on record."""
+        reach("after_claim")
         run_id, attempt = _key(request)
         result = self.last_result = self._run(request, run_id, attempt, stop)
         status = result["status"]
@@ -135,6 +138,7 @@ class Executor:
             "tasks": _count_statuses(result),
             **next_attempt(request, status, datetime.now(UTC)),
         }
+        reach("before_finish")
         unrecorded = None if self.record_end(finish) else finish
         return Result(run_id, attempt, status, finish["reason"], finish["duration_s"], unrecorded)
 
@@ -151,8 +155,8 @@ class Executor:
 
     def _run(self, request: RunRequest, run_id: str, attempt: int, stop: Stop) -> dict[str, Any]:
         settings = self._settings
-        if not isinstance(request.get("dag"), str):
-            return {"status": "failed", "reason": f"its request names no DAG: `dag` is {request.get('dag')!r}"}
+        if wrong := wrong_in(request):
+            return {"status": "failed", "reason": wrong}
         try:
             project = Path(request.get("project") or ".")
             return run_dag(
@@ -197,9 +201,11 @@ class Executor:
         try:
             stat = os.stat(path)
             stamp = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
-        except OSError:
+        except (OSError, ValueError):
             return load_dag(path, project)  # says what is wrong
         kept = self._dags.get(path)
+        if foreign := dag_owners(Path(name), project):
+            raise InvalidFile(foreign)
         if kept is None or kept[0] != stamp:
             kept = self._dags[path] = (stamp, load_dag(path, project))
         return kept[1]
@@ -226,6 +232,14 @@ def _count_statuses(result: dict[str, Any]) -> dict[str, int]:
     return counts
 
 
+def is_worker(pid: int) -> bool:
+    """Say whether a process is a worker, of any service, or was forked by one."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text("utf-8", "replace").startswith(WORKER_NAME)
+    except OSError:
+        return False
+
+
 def serve(number: int, settings: Settings, inbox: Queue[Any], results: Connection) -> None:
     """Be worker `number`: take (request, position) from `inbox` and send a Result each, until None or the owner's end.
 
@@ -239,6 +253,8 @@ def serve(number: int, settings: Settings, inbox: Queue[Any], results: Connectio
     # Without our own copy of the writing end, the owner's death ends the blocking `get` below with EOFError.
     inbox._writer.close()  # type: ignore[attr-defined]
     os.environ.update(settings.environ())
+    arm(settings.failpoints)
+    make_safe()
     executor = Executor(settings)
     executor.leave_flushing()
     while True:
