@@ -33,7 +33,7 @@ class ConfigurationWatch:
     """Notices changed files by a scan, and reads them once two scans in a row have seen the same.
 
     The second scan is there for editors that write a file in place: between its truncation and its last write, a part
-    of a file can be good YAML.
+    of a file can be good YAML. Who polls leaves time between them. What was written while it was read is read again.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -57,8 +57,10 @@ class ConfigurationWatch:
         if now != self._seen:
             self._seen = now
             return None
-        self._seen = None
-        self._read = self._read_again(now)
+        read = self._read_again(now)
+        if not _has_rested(now, read):
+            return None
+        self._seen, self._read = None, read
         if not self._read.faults:
             self.current = self._read
         return self._read
@@ -69,6 +71,12 @@ class ConfigurationWatch:
         except NoSchedules as error:
             place, reason = error.args
             return msgspec.structs.replace(self._read, faults=[Fault(place, 0, 0, reason)], signature=now)
+
+
+def _has_rested(seen: Signature, read: Configuration) -> bool:
+    """Say whether nothing was written between the scan that saw `seen` and the end of the reading."""
+    places = {place for place, *_ in seen}
+    return signature(read) == read.signature and {each for each in read.signature if each[0] in places} <= set(seen)
 
 
 def record_configuration(store: StateStore, configuration: Configuration, now: datetime) -> None:

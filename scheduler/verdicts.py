@@ -11,6 +11,8 @@ __all__ = ["KEPT", "Range", "ScheduleState"]
 
 # So many of the newest verdicts are kept one by one.
 KEPT = 8
+# A missed range that a clock set wrongly leaves is long; those that a late tick leaves are not.
+_LONG_S = 600
 
 Range = tuple[int, int]
 
@@ -79,10 +81,11 @@ class ScheduleState(msgspec.Struct):
         Between two verdicts of a range every fire time has one, for they were judged in order and none was left out;
         times in which the schedule was not in force count with them.
         Where a missed range lies between them they stay apart, because the missed may come again when the clock is
-        set back; what lies behind the present time is no neighbour of what lies before it.
+        set back. Of those the newest are kept, and the longest: years that only a wrong clock called missed must not
+        fall silent. What lies behind the present time is no neighbour of what lies before it.
         """
         past = sorted(time for time in self.judged if time <= self.watermark)[:-KEPT]
-        old_missed, missed = self.missed[:-KEPT], self.missed[-KEPT:]
+        old_missed, missed = _part(self.missed)
         parts = sorted([*self.settled, *old_missed, *((time, time) for time in past)])
         settled: list[Range] = []
         for first, last in parts:
@@ -92,6 +95,14 @@ class ScheduleState(msgspec.Struct):
             else:
                 settled[-1] = (before[0], max(before[1], last))
         return msgspec.structs.replace(self, judged=self.judged.difference(past), missed=missed, settled=settled)
+
+
+def _part(missed: list[Range]) -> tuple[list[Range], list[Range]]:
+    """Return the missed ranges that may count as judged for good, and those that are kept, both in order."""
+    old, newest = missed[:-KEPT], missed[-KEPT:]
+    long = [each for each in old if each[1] - each[0] >= _LONG_S]
+    longest = sorted(sorted(long, key=lambda each: each[0] - each[1])[:KEPT])
+    return [each for each in old if each not in longest], [*longest, *newest]
 
 
 def _holds(ranges: list[Range], time: int) -> bool:
