@@ -17,11 +17,12 @@ EXAMPLES: dict[str, tuple[object, ...]] = {
     "BadOutputs": ("33000 bytes of JSON; at most 32768",),
     "CannotImport": ("jobs.clean:main", "no module named `jobs`"),
     "CannotStart": (127, "`nosuch` was not found"),
+    "EffectsUnreadable": ("effects", "No such file or directory"),
     "InvalidCron": ("61 * * * *", "minute", "61", "must be 0 to 59"),
     "InvalidDuration": ("soon",),
     "InvalidEvent": ("run_started", "70000 bytes; a line holds at most 65536"),
     "InvalidFile": ((Fault("dags/report.yaml", 14, 9, "task `clean`: unknown key `retires`"),),),
-    "InvalidMoment": ("tomorrow",),
+    "InvalidMoment": ("--now", "tomorrow"),
     "InvalidParam": ("region", "write name=value"),
     "InvalidParams": (("unknown param `regoin`; did you mean `region`?", "param `date` has no value"),),
     "InvalidReference": ("a b", "a name has no blanks"),
@@ -33,11 +34,13 @@ EXAMPLES: dict[str, tuple[object, ...]] = {
     "LogNotFlushed": ("logs/state.jsonl", "Input/output error"),
     "LogUnreadable": ("logs/state.jsonl", "Permission denied"),
     "LogUnwritable": ("logs/state.jsonl", "No space left on device"),
+    "MaskedError": ("ValueError: cannot reach https://***@db",),
     "NaiveDatetime": (datetime(2026, 11, 23, 9),),  # noqa: DTZ001
     "NetworkFilesystem": ("logs/state.jsonl", "nfs4"),
     "NoSchedules": ("schedules", "no such directory"),
     "UnknownReference": ("params.regoin", ("params.region",)),
     "UnknownSchedule": ("dayly_report", ("daily_report",)),
+    "UnusableSecret": ("DB_PASSWORD", "is not there"),
     "UnusableValue": ("params.blob", "it has a NUL byte"),
 }
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import log_processes
 import pytest
-from conftest import WaitFor
+from service import WaitFor
 
 from workers.event_log import EventLog, Fsync, LogNotFlushed, LogUnwritable
 from workers.events import Event, InvalidEvent, decode_line, encode_line

@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from conftest import WaitFor
+from service import WaitFor
 
 from workers.flush import Flush
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import filelock
 import log_processes
 import pytest
-from conftest import WaitFor
+from service import WaitFor
 
 from workers import lock as lock_module
 from workers.lock import Lock, LockTimeout, NetworkFilesystem, refuse_network_filesystem

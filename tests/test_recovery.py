@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import WaitFor
+from service import WaitFor
 
 from scheduler.history import History, Run
 from scheduler.recovery import exit_text, lost_finish, lost_runs, open_tasks, sweep_runs

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from workers.failpoints import Failpoints
 from workers.settings import InvalidSetting, Settings, read_settings, variables
 
 
@@ -42,6 +43,7 @@ def test_every_field_has_its_variable_and_only_one() -> None:
         ("STATE_KEEP_SEGMENTS", "1", "keep_segments", 1),
         ("STATE_KEEP", "1d12h", "keep_s", 129600.0),
         ("TASK_LOG_SIZE", "1MiB", "task_log_bytes", 1 << 20),
+        ("TICKPOOL_FAILPOINTS", "/d|e|after_claim=1", "failpoints", Failpoints("/d|e", {"after_claim": 1.0})),
     ],
 )
 def test_a_variable_sets_its_field(name: str, text: str, field: str, value: object) -> None:
@@ -67,6 +69,11 @@ def test_a_variable_sets_its_field(name: str, text: str, field: str, value: obje
         ("STATE_SEGMENT_SIZE", "16MB"),
         ("STATE_KEEP", "90"),
         ("STATE_KEEP_SEGMENTS", "0"),
+        ("TICKPOOL_FAILPOINTS", "/d|before_sleep=0.5"),
+        ("TICKPOOL_FAILPOINTS", "/d|before_lock"),
+        ("TICKPOOL_FAILPOINTS", "/d|before_lock=1.1"),
+        ("TICKPOOL_FAILPOINTS", "/d|before_lock=nan"),
+        ("TICKPOOL_FAILPOINTS", "before_lock=0.5"),
     ],
 )
 def test_a_bad_value_is_refused_with_its_name_and_what_is_allowed(name: str, text: str) -> None:

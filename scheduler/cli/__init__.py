@@ -10,9 +10,11 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from workers.errors import TickpoolError, did_you_mean
+from workers.errors import InvalidFile, TickpoolError, did_you_mean
+from workers.terminal import make_safe
 
-from . import looking, running
+from . import auditing, looking, proving, running
+from .output import complain
 from .parser import Command, Parser, add_dir
 
 __all__ = ["build_module_parser", "build_parser", "main", "main_module"]
@@ -24,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = _commands()
     if words and not words[0].startswith("-"):
         if words[0] not in commands:
-            print(f"tickpool: unknown command `{words[0]}`{did_you_mean(words[0], commands)}", file=sys.stderr)
+            complain(f"tickpool: unknown command `{words[0]}`{did_you_mean(words[0], commands)}")
             return 2
         # Only what is asked for: the arguments of `run` alone cost 60 ms of imports.
         commands = {words[0]: commands[words[0]]}
@@ -64,7 +66,7 @@ def build_parser(commands: Mapping[str, Command] | None = None) -> argparse.Argu
 
 
 def _commands() -> dict[str, Command]:
-    return {**running.COMMANDS, **looking.COMMANDS}
+    return {**running.COMMANDS, **looking.COMMANDS, **auditing.COMMANDS, **proving.COMMANDS}
 
 
 def _guarded(act: Callable[[argparse.Namespace], int], options: argparse.Namespace) -> int:
@@ -72,11 +74,13 @@ def _guarded(act: Callable[[argparse.Namespace], int], options: argparse.Namespa
 
     Warnings of `logging` reach stderr by its handler of last resort, as plain lines.
     """
+    make_safe()
     try:
         code = act(options)
         sys.stdout.flush()
     except TickpoolError as error:
-        print(error, file=sys.stderr)
+        for line in error.faults if isinstance(error, InvalidFile) else [error]:
+            complain(line)
         return 2
     except KeyboardInterrupt:
         return 130
@@ -86,6 +90,6 @@ def _guarded(act: Callable[[argparse.Namespace], int], options: argparse.Namespa
         return 0
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        print(f"{place}{error.strerror or error}", file=sys.stderr)
+        complain(f"{place}{error.strerror or error}")
         return 2
     return code

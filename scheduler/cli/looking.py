@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from workers.errors import TickpoolError, did_you_mean
 
-from .output import fault_row, print_json
+from .output import fault_row, print_json, say, show
 from .parser import Command, add_dir
 
 if TYPE_CHECKING:
@@ -33,7 +33,8 @@ def _status(options: argparse.Namespace) -> int:
             from scheduler.status_text import render
 
             clear = "\033[H\033[2J" if options.watch and sys.stdout.isatty() else ""
-            print(clear + render(status), flush=True)
+            print(clear, end="")
+            show(render(status))
         if not options.watch:
             return EXIT_CODES[status["health"]]
         import time
@@ -59,7 +60,7 @@ def _runs(options: argparse.Namespace) -> int:
     if options.json:
         print_json(found)
     else:
-        print(render_runs(found))
+        show(render_runs(found))
     return 0
 
 
@@ -92,7 +93,7 @@ def _next(options: argparse.Namespace) -> int:
     if options.json:
         print_json(rows)
     else:
-        print(render_fires(rows))
+        show(render_fires(rows))
     return 0
 
 
@@ -117,8 +118,8 @@ def _validate(options: argparse.Namespace) -> int:
         print_json({"files": checked, "faults": [fault_row(fault) for fault in faults]})
     else:
         for fault in faults:
-            print(fault)
-        print(f"{len(checked)} file(s) checked, {len(faults)} fault(s)")
+            say(fault)
+        say(f"{len(checked)} file(s) checked, {len(faults)} fault(s)")
     return 1 if faults else 0
 
 

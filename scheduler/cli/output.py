@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import json
+import sys
 from datetime import UTC, datetime
 from typing import Any
 
-__all__ = ["fault_row", "print_json", "say", "say_json"]
+from workers.terminal import clean, clean_lines
+
+__all__ = ["complain", "fault_row", "print_json", "say", "say_json", "show"]
 
 
-def say(line: str) -> None:
+def say(line: object) -> None:
     """Print a line, at once."""
-    print(line, flush=True)
+    print(clean(line), flush=True)
+
+
+def show(text: str) -> None:
+    """Print a text of several lines, at once."""
+    print(clean_lines(text), flush=True)
+
+
+def complain(line: object) -> None:
+    """Print a line on stderr, at once."""
+    print(clean(line), file=sys.stderr, flush=True)
 
 
 def say_json(line: str) -> None:

@@ -5,17 +5,22 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-__all__ = ["Command", "Parser", "add_dir"]
+from workers.errors import TickpoolError
+
+from .output import complain
+
+__all__ = ["Command", "InvalidMoment", "Parser", "add_dir", "read_moment"]
 
 
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line."""
 
     def error(self, message: str) -> NoReturn:
-        print(f"{self.prog}: {message} (see {self.prog} --help)", file=sys.stderr)
+        complain(f"{self.prog}: {message} (see {self.prog} --help)")
         sys.exit(2)
 
 
@@ -32,3 +37,21 @@ def add_dir(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dir", type=Path, default=Path("schedules"), help="the directory of schedule files (default: schedules)"
     )
+
+
+class InvalidMoment(TickpoolError):
+    """An option's value that is no moment: (the option, the text)."""
+
+    def __str__(self) -> str:
+        return f"{self.args[0]} {self.args[1]!r}: write an ISO 8601 time with its zone, such as 2026-11-23T09:00:00Z"
+
+
+def read_moment(option: str, text: str) -> datetime:
+    """Read the value of an option as an aware datetime in UTC. Raises InvalidMoment."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise InvalidMoment(option, text) from None
+    if moment.tzinfo is None:
+        raise InvalidMoment(option, text)
+    return moment.astimezone(UTC)

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from workers.errors import TickpoolError
-
-from .output import fault_row, print_json, say, say_json
-from .parser import Command, add_dir
+from .output import complain, fault_row, print_json, say, say_json
+from .parser import Command, add_dir, read_moment
 
 if TYPE_CHECKING:
     from scheduler.schedules import Configuration
@@ -23,23 +20,28 @@ __all__ = ["COMMANDS", "serve", "tick"]
 def serve(options: argparse.Namespace) -> int:
     """Run the service."""
     from scheduler.supervisor import Supervisor
+    from workers.failpoints import arm
     from workers.settings import read_settings
 
     settings = read_settings(os.environ)
+    arm(settings.failpoints)
     return Supervisor(options.dir, settings, say_json if options.json else say).run()
 
 
 def tick(options: argparse.Namespace) -> int:
     """Tick once, and see to the end of what it asked for."""
     from scheduler import once
+    from workers.failpoints import arm
     from workers.settings import read_settings
 
-    now = _moment(options.now) if options.now else datetime.now(UTC)
+    settings = read_settings(os.environ)
+    arm(settings.failpoints)
+    now = read_moment("--now", options.now) if options.now else datetime.now(UTC)
     tell = (lambda _: None) if options.json else say
 
     def on_loaded(configuration: Configuration) -> None:
         for fault in configuration.faults:
-            print(fault, file=sys.stderr, flush=True)
+            complain(fault)
         tell(f"Loaded {len(configuration.schedules)} schedule(s) from {options.dir}")
         tell("Running single tick...")
 
@@ -55,7 +57,7 @@ def tick(options: argparse.Namespace) -> int:
 
     ticked = once.tick(
         options.dir,
-        read_settings(os.environ),
+        settings,
         now,
         run=not options.no_run,
         on_loaded=on_loaded,
@@ -69,23 +71,6 @@ def tick(options: argparse.Namespace) -> int:
     if ticked.configuration.faults:
         return 2
     return 0 if all(end["status"] == "success" for end in ticked.ends) else 1
-
-
-class InvalidMoment(TickpoolError):
-    """A `--now` that is no moment: (the text)."""
-
-    def __str__(self) -> str:
-        return f"--now {self.args[0]!r}: write an ISO 8601 time with its zone, such as 2026-11-23T09:00:00Z"
-
-
-def _moment(text: str) -> datetime:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise InvalidMoment(text) from None
-    if moment.tzinfo is None:
-        raise InvalidMoment(text)
-    return moment.astimezone(UTC)
 
 
 def _run(options: argparse.Namespace) -> int:
