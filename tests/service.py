@@ -21,6 +21,8 @@ from workers.segments import LogReader
 from workers.settings import variables
 
 WaitFor = Callable[..., None]
+# For processes under limits: what measures the coverage takes descriptors and memory of its own.
+WITHOUT_COVERAGE = {"COVERAGE_PROCESS_CONFIG": "", "COVERAGE_PROCESS_START": ""}
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from service import Service, is_running, kill9
+from service import WITHOUT_COVERAGE, Service, is_running, kill9
 
 from workers.process import Identity, identity, is_alive
 
@@ -25,6 +25,11 @@ Count = Callable[[int, int], int]
 Figure = Callable[[str], None]
 
 WAIT = "while [ ! -e go ]; do sleep 0.02; done"
+
+
+@pytest.fixture(autouse=True)
+def _uncovered(service: Service) -> None:
+    service.environ |= WITHOUT_COVERAGE
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from service import Service, is_running
+from service import WITHOUT_COVERAGE, Service, is_running
 
 from workers.segments import LogReader
 
@@ -142,6 +142,7 @@ def in_small_pieces():
 def test_a_task_that_runs_out_of_memory_is_recorded_as_just_that(
     service: Service, wait_for: WaitFor, figure: Figure
 ) -> None:
+    service.environ |= WITHOUT_COVERAGE
     (service.root / "memory.py").write_text(MEMORY, "ascii")
     dag = service.tasks(
         "memory",
