@@ -120,8 +120,12 @@ class ActiveSegment:
             if error.errno in _NO_FILE:
                 return None
             raise
-        if stat.S_ISREG(os.fstat(fd).st_mode):
-            return fd
+        try:
+            if stat.S_ISREG(os.fstat(fd).st_mode):
+                return fd
+        except OSError:
+            os.close(fd)
+            raise
         os.close(fd)
         return None
 

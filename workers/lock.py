@@ -67,15 +67,23 @@ class Lock:
             fd = self._fd if self._fd >= 0 else self._open()
             if not self._take(fd, blocking=False):
                 return False
-            # Unlinked or replaced behind our back: others lock what has the path now.
-            if os.fstat(fd).st_nlink:
+            try:
+                is_linked = os.fstat(fd).st_nlink > 0
+            except OSError:
+                self.close()
+                raise
+            if is_linked:
                 return True
+            # Unlinked or replaced behind our back: others lock what has the path now.
             self.close()
 
     def release(self) -> None:
         """Give the lock back."""
         if self._fd >= 0:
-            self._give(self._fd)
+            try:
+                self._give(self._fd)
+            except OSError:
+                self.close()
 
     def close(self) -> None:
         """Close the descriptor, which releases the lock unless a forked child kept it."""

@@ -24,7 +24,10 @@ _BLOCK = 1 << 20
 
 
 class LogUnwritable(TickpoolError):
-    """The log cannot be written: (path, the reason). Nothing of the refused events is in the log."""
+    """The log cannot be written: (path, the reason). Nothing of the refused events is in the log.
+
+    One case is left: a disk that took a part and then refuses to cut it off may keep the first of several events.
+    """
 
     def __str__(self) -> str:
         return f"{self.args[0]}: cannot be written: {self.args[1]}"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,10 +55,13 @@ def _open(path: Path, segment: Segment) -> tuple[int, Path]:
     """Open a segment that was listed, which may have got its rotated name since."""
     for place in (segment.path, rotated_path(path, segment.first_seq)):
         fd = open_segment(place)
-        if fd is not None and os.fstat(fd).st_ino == segment.inode:
-            return fd, place
-        if fd is not None:
-            os.close(fd)
+        if fd is None:
+            continue
+        with ExitStack() as unless_kept:
+            unless_kept.callback(os.close, fd)
+            if os.fstat(fd).st_ino == segment.inode:
+                unless_kept.pop_all()
+                return fd, place
     raise LogUnreadable(str(segment.path), "it was removed while the log was read")
 
 

@@ -10,6 +10,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -68,10 +69,10 @@ def list_segments(path: Path) -> list[Segment]:
 def _list_segments(path: Path) -> list[Segment]:
     while True:
         fd = open_segment(path)
-        rotated = _list_rotated(path)
         if fd is None:
-            return rotated
+            return _list_rotated(path)
         try:
+            rotated = _list_rotated(path)
             inode = os.fstat(fd).st_ino
             if not _leads_to(path, inode):
                 continue  # rotated in this very moment
@@ -215,6 +216,8 @@ class LogReader:
                 yield from self._read_segment()
                 self._leave_segment()
         except OSError as error:
+            # It may be another segment's already than the position is in.
+            self.close()
             raise LogUnreadable(str(self.path), error.strerror) from None
 
     def seek(self, position: Position | None) -> None:
@@ -230,9 +233,11 @@ class LogReader:
 
     def close(self) -> None:
         """Close the file; the next read opens it again where it left off."""
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
+        fd, self._fd = self._fd, None
+        if fd is not None:
+            # Whatever it says, the descriptor is gone (close(2)), and nothing was written by it.
+            with suppress(OSError):
+                os.close(fd)
 
     def _open_next(self) -> bool:
         """Open the segment of the present position; False when there is none (yet)."""
@@ -247,11 +252,11 @@ class LogReader:
             fd = open_segment(chosen.path)
             if fd is None:
                 continue  # pruned since it was listed
-            inode = os.fstat(fd).st_ino
-            if chosen.path == self.path and inode != chosen.inode:
-                os.close(fd)
+            self._fd = fd
+            self._inode = os.fstat(fd).st_ino
+            if chosen.path == self.path and self._inode != chosen.inode:
+                self.close()
                 continue  # rotated since it was listed
-            self._fd, self._inode = fd, inode
             self._at = Position(chosen.first_seq, offset)
             return True
         return False
