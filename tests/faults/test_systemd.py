@@ -347,6 +347,7 @@ def test_runs_go_on_when_the_supervisor_is_killed(
 def test_a_stop_ends_the_runs_that_a_killed_supervisor_had_started(
     machine: Machine, service: Service, wait_for: WaitFor, figure: Figure
 ) -> None:
+    _set(machine, SCHED_GRACE_S="1")
     _install(machine)
     run_id = service.ask(service.dag("held", f"setsid sleep 300 & {HELD}"), project=PROJECT)
     forked = service.ask(service.tasks("forked", {"id": "t", "call": "naps:main"}), project=PROJECT)
