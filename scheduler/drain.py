@@ -18,8 +18,8 @@ from workers.settings import read_settings
 
 from .dispatch import Dispatcher
 from .history import History
+from .judge import run_id_for
 from .state_store import StateStore
-from .ticker import run_id_for
 
 __all__ = ["InvalidRequest", "RunQueueLike", "drain_queue"]
 

@@ -16,9 +16,10 @@ from workers.events import Event, iso, utc_timestamp
 from .cron import InvalidCron
 from .dag_files import Signature
 from .history import History, in_lines
-from .schedules import Configuration, NoSchedules, Schedule, read_configuration, signature
+from .judge import ON_TIME, first_since, missed_between
+from .schedule_model import Schedule
+from .schedules import Configuration, NoSchedules, read_configuration, signature
 from .state_store import StateStore
-from .ticker import ON_TIME, first_since, missed_between
 
 __all__ = ["ConfigurationWatch", "loaded_events", "record_configuration", "record_faults"]
 

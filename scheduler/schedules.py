@@ -6,34 +6,27 @@ A configuration is all files of one directory. It is taken whole: whoever reload
 
 from __future__ import annotations
 
-import functools
-import json
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
-from zoneinfo import ZoneInfo, available_timezones
 
 import msgspec
 
-from workers.dag import Retries, load_dag
-from workers.errors import Fault, InvalidFile, TickpoolError, did_you_mean
-from workers.ids import ID_RULE, is_id
+from workers.dag import load_dag
+from workers.errors import Fault, InvalidFile, TickpoolError
 from workers.ownership import foreign_faults
-from workers.units import Duration
-from workers.yamlfile import Document, load_yaml
+from workers.yamlfile import load_yaml
 
-from .cron import Cron, InvalidCron, parse_cron
 from .dag_files import DagFiles, Signature, guard_stamps, stamp
+from .schedule_model import Schedule
+from .schedule_rules import read_schedule
 
 __all__ = [
     "Configuration",
     "NoSchedules",
-    "Schedule",
     "load_schedules",
     "read_configuration",
-    "schedule_from",
     "signature",
     "validate",
 ]
@@ -42,16 +35,6 @@ logger = logging.getLogger(__name__)
 
 _FILE_BYTES = 32 * 1024 * 1024
 _RESERVED = ("limits.yaml", "limits.yml", "calendars.yaml", "calendars.yml")
-# The request is one line of the log, 64 KiB with all that else is in it.
-_PARAMS_BYTES = 32 * 1024
-# Known words of later versions: refused by name, so that nobody thinks they work.
-# fmt: off
-_LATER = dict.fromkeys((
-    "jitter", "priority", "pool", "deadline", "calendar", "notify", "max_queued", "catchup_max", "start_deadline",
-    "blackout", "every", "at", "after", "on_file", "on_deadline", "tags",
-), "")
-# fmt: on
-_INTERNAL = ("project", "file", "line")
 
 
 class NoSchedules(TickpoolError):
@@ -59,46 +42,6 @@ class NoSchedules(TickpoolError):
 
     def __str__(self) -> str:
         return f"{self.args[0]}: {self.args[1]}; name a directory of schedule files with --dir"
-
-
-class Schedule(msgspec.Struct, frozen=True, dict=True, forbid_unknown_fields=True):
-    """When to run which DAG, and what to do when that cannot be.
-
-    `file` and `line` say where it was read, `project` is the directory its paths start from.
-    """
-
-    id: str
-    cron: str
-    dag: str
-    timezone: str = "UTC"
-    tenant: str = "default"
-    enabled: bool = True
-    description: str = ""
-    params: dict[str, Any] = {}
-    overlap: Literal["skip", "queue", "allow"] = "skip"
-    catchup: Literal["none", "latest", "all"] = "none"
-    catchup_window: Duration | None = None
-    timeout: Duration | None = None
-    retries: Retries = Retries()
-    retry_on_crash: bool = False
-    project: str = "."
-    file: str = ""
-    line: int = 0
-
-    @functools.cached_property
-    def fires(self) -> Cron:
-        """The compiled expression; it judges datetimes in their own zone."""
-        return _compiled(self.cron, self.id)
-
-    @functools.cached_property
-    def zone(self) -> ZoneInfo:
-        """The zone that the expression is written in."""
-        return _zone(self.timezone)
-
-    @functools.cached_property
-    def spec(self) -> dict[str, Any]:
-        """What decides the fire times: the part of a schedule that the log keeps, to account for them later."""
-        return {"cron": self.cron, "timezone": self.timezone, "enabled": self.enabled, "dag": self.dag}
 
 
 class Configuration(msgspec.Struct, frozen=True):
@@ -178,25 +121,6 @@ def signature(configuration: Configuration) -> Signature:
     return tuple(sorted(stamps | guard_stamps(configuration.directories)))
 
 
-def schedule_from(entry: Schedule | Mapping[str, Any]) -> Schedule:
-    """Return a schedule for one entry as a file would hold it, for callers that have no file.
-
-    Raises InvalidFile with every fault.
-    """
-    if isinstance(entry, Schedule):
-        return entry
-    try:
-        data = json.loads(json.dumps(dict(entry), allow_nan=False))
-    except (TypeError, ValueError, RecursionError) as error:
-        message = f"schedule `{entry.get('id')!s:.128}` cannot be written as JSON: {error}"
-        raise InvalidFile([Fault("<schedule>", 1, 1, message)]) from None
-    document = Document("<schedule>", b"", data)
-    schedule, faults = _convert(document, (), Path.cwd())
-    if faults or schedule is None:
-        raise InvalidFile(faults)
-    return schedule
-
-
 def validate(directory: Path) -> tuple[list[str], list[Fault]]:
     """Check every schedule file, and every DAG file of the project's `dags/`; return the files and all faults.
 
@@ -237,7 +161,7 @@ def _read_file(
         if not isinstance(entry, dict):
             faults.append(document.fault((index,), "a schedule is a mapping: `- id: name`, then its keys below"))
             continue
-        schedule, wrong = _convert(document, (index,), project)
+        schedule, wrong = read_schedule(document, (index,), project)
         faults += wrong
         if schedule is None:
             continue
@@ -248,83 +172,3 @@ def _read_file(
         faults += dags.faults(document, (index,), f"schedule `{schedule.id}`", schedule.dag, schedule.params)
         schedules[schedule.id] = schedule
     return list(schedules.values()), faults
-
-
-def _convert(document: Document, at: tuple[int, ...], project: Path) -> tuple[Schedule | None, list[Fault]]:
-    """Convert one entry, with the checks that need nothing but the entry."""
-    entry = document.data[at[0]] if at else document.data
-    name = entry.get("id")
-    what = f"schedule `{name[:128]}`" if isinstance(name, str) else "schedule"
-    later = []
-    if entry.get("overlap") == "replace":
-        entry["overlap"] = "skip"
-        message = "`overlap: replace` is not available in this version; allowed: skip, queue, allow"
-        later.append(document.fault((*at, "overlap"), f"{what}: {message}"))
-    schedule, faults = document.model(at, Schedule, what, later=_LATER, internal=_INTERNAL)
-    faults += later
-    # Keys that are unknown or missing are no reason to keep quiet about the others.
-    rest = schedule or _known_part(document, at, entry)
-    wrong = _wrong(rest) if rest is not None else ()
-    faults += [document.fault((*at, key), f"{what}: {message}") for key, message in wrong if key in entry]
-    if schedule is None or faults:
-        return None, faults
-    line = document.fault(at, "").line if at else 0
-    return msgspec.structs.replace(schedule, project=str(project), file=document.path, line=line), []
-
-
-def _known_part(document: Document, at: tuple[int, ...], entry: Mapping[str, Any]) -> Schedule | None:
-    """Return the entry without the keys that no schedule has, and with something for those that every one needs."""
-    known = {key: entry[key] for key in entry if key in Schedule.__struct_fields__ and key not in _INTERNAL}
-    return document.convert(at, {"id": "none", "cron": "@daily", "dag": "none", **known}, Schedule, "")[0]
-
-
-def _wrong(schedule: Schedule) -> Iterator[tuple[str, str]]:
-    """Yield (key, what is wrong) for values that are of the right type."""
-    if not is_id(schedule.id):
-        yield "id", f"{schedule.id[:128]!r} is no id; {ID_RULE}"
-    if not is_id(schedule.tenant):
-        yield "tenant", f"{schedule.tenant[:128]!r} is no id; {ID_RULE}"
-    try:
-        _compiled(schedule.cron, schedule.id)
-    except InvalidCron as error:
-        yield "cron", str(error)
-    try:
-        _zone(schedule.timezone)
-    except (OSError, ValueError, KeyError):
-        near = did_you_mean(schedule.timezone, _zones())
-        hint = (
-            near if near.endswith("?") else "; allowed: the names of the IANA database, such as `Europe/Paris` or `UTC`"
-        )
-        yield "timezone", f"unknown time zone {schedule.timezone[:80]!r}{hint}"
-    if schedule.params and (size := len(json.dumps(schedule.params))) > _PARAMS_BYTES:
-        yield (
-            "params",
-            f"`params` take {size} bytes as JSON; at most {_PARAMS_BYTES} are allowed, put the rest in a file",
-        )
-    if schedule.catchup_window is not None and schedule.catchup == "none":
-        yield "catchup_window", "`catchup_window` has no meaning without `catchup: latest` or `catchup: all`"
-    if schedule.catchup == "all" and schedule.overlap == "skip":
-        yield (
-            "catchup",
-            "`catchup: all` would be skipped by `overlap: skip`; write `overlap: queue` or `overlap: allow`",
-        )
-
-
-# Schedules share what they write alike: 100,000 of them have few different expressions and zones.
-def _compiled(expr: str, schedule_id: str) -> Cron:
-    return _seeded(expr, schedule_id if "H" in expr or "h" in expr else "")
-
-
-@functools.lru_cache(4096)
-def _seeded(expr: str, seed: str) -> Cron:
-    return parse_cron(expr, seed=seed)
-
-
-@functools.lru_cache(1024)
-def _zone(name: str) -> ZoneInfo:
-    return ZoneInfo(name)
-
-
-@functools.cache
-def _zones() -> set[str]:
-    return available_timezones()

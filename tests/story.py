@@ -16,7 +16,8 @@ import time_machine
 
 from scheduler.history import Run
 from scheduler.reload import record_configuration
-from scheduler.schedules import Configuration, schedule_from
+from scheduler.schedule_rules import schedule_from
+from scheduler.schedules import Configuration
 from scheduler.state_store import StateStore
 from scheduler.ticker import Ticker
 from workers.event_log import EventLog

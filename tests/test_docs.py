@@ -21,7 +21,8 @@ import pytest
 
 from scheduler.cli import build_module_parser, build_parser
 from scheduler.cron import parse_cron
-from scheduler.schedules import Schedule, read_configuration, validate
+from scheduler.schedule_model import Schedule
+from scheduler.schedules import read_configuration, validate
 from scheduler.status import gather
 from workers.__main__ import add_arguments
 from workers.dag_model import Dag, Retries, Task, TriggerRule

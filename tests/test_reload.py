@@ -12,7 +12,8 @@ import pytest
 
 from scheduler.history import History
 from scheduler.reload import ConfigurationWatch, loaded_events, record_configuration
-from scheduler.schedules import Configuration, Schedule, read_configuration
+from scheduler.schedule_model import Schedule
+from scheduler.schedules import Configuration, read_configuration
 from scheduler.state_store import StateStore
 from scheduler.ticker import Ticker
 from workers.errors import Fault

@@ -14,7 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from scheduler import load_schedules
-from scheduler.schedules import NoSchedules, Schedule, read_configuration, schedule_from, signature, validate
+from scheduler.schedule_model import Schedule
+from scheduler.schedule_rules import schedule_from
+from scheduler.schedules import NoSchedules, read_configuration, signature, validate
 from workers.errors import Fault, InvalidFile
 
 DAG = 'id: a\nparams: {region: us}\ntasks:\n  - id: t\n    run: ["true"]\n'

@@ -18,10 +18,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scheduler.cron import NaiveDatetime
+from scheduler.judge import due, run_id_for
 from scheduler.reload import record_configuration
-from scheduler.schedules import Configuration, Schedule
+from scheduler.schedule_model import Schedule
+from scheduler.schedules import Configuration
 from scheduler.state_store import StateStore, last_runs
-from scheduler.ticker import RunQueueLike, Ticker, due, run_id_for, tick_once
+from scheduler.ticker import RunQueueLike, Ticker, tick_once
 from workers.errors import InvalidFile
 from workers.event_log import EventLog, LogUnwritable
 from workers.events import Event, iso

@@ -11,7 +11,7 @@ from typing import Any
 
 from scheduler.cron import Cron, InvalidCron
 from scheduler.history import epoch
-from scheduler.schedules import Schedule
+from scheduler.schedule_model import Schedule
 from workers.events import Event, iso
 
 from .report import Ledger, Place

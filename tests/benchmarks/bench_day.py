@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import psutil
 
-from scheduler.schedules import Schedule
+from scheduler.schedule_model import Schedule
 from scheduler.state_store import StateStore
 from scheduler.ticker import Ticker
 from workers.event_log import EventLog

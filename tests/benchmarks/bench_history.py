@@ -12,8 +12,8 @@ import msgspec
 
 from scheduler.audit import audit
 from scheduler.history import History
+from scheduler.judge import run_id_for
 from scheduler.state_store import StateStore, last_runs
-from scheduler.ticker import run_id_for
 from workers.event_log import EventLog
 from workers.events import Event, encode_line, iso, stamp
 from workers.segments import LogReader

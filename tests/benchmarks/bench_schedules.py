@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 import yaml
 
-from scheduler.schedules import Schedule, read_configuration
+from scheduler.schedule_model import Schedule
+from scheduler.schedules import read_configuration
 from scheduler.state_store import StateStore
 from scheduler.ticker import Ticker
 from workers.event_log import EventLog

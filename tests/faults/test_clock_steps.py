@@ -21,7 +21,8 @@ from service import Service, kill9
 
 from scheduler.clock import Jump
 from scheduler.reload import record_configuration
-from scheduler.schedules import Configuration, Schedule
+from scheduler.schedule_model import Schedule
+from scheduler.schedules import Configuration
 from scheduler.state_store import StateStore
 from scheduler.ticker import Ticker
 from workers.event_log import EventLog

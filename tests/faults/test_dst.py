@@ -11,7 +11,7 @@ import pytest
 from cron_oracle import MINUTE, Meaning, Minute, timeline, transitions, verdicts
 
 from scheduler.cron import Cron, parse_cron
-from scheduler.schedules import Schedule
+from scheduler.schedule_model import Schedule
 from scheduler.state_store import StateStore
 from scheduler.ticker import Ticker
 from workers.event_log import EventLog

@@ -44,7 +44,7 @@ TICKER = """
 import json, sys
 from datetime import datetime
 from pathlib import Path
-from scheduler.schedules import Schedule
+from scheduler.schedule_model import Schedule
 from scheduler.state_store import StateStore
 from scheduler.ticker import Ticker
 from workers.event_log import EventLog

@@ -19,9 +19,9 @@ import pytest
 import yaml
 
 from scheduler.history import History
+from scheduler.judge import judge
 from scheduler.reload import loaded_events
 from scheduler.schedules import read_configuration
-from scheduler.ticker import judge
 from workers.dag import load_dag
 from workers.errors import Fault, InvalidFile
 

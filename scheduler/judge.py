@@ -1,0 +1,182 @@
+"""The judge: which fire times are due, and the one verdict each of them gets. Pure: it decides and touches nothing."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+
+from workers.events import Event, iso
+
+from .history import History
+from .schedule_model import Schedule
+
+__all__ = ["ON_TIME", "Fires", "due", "first_since", "judge", "missed_between", "run_id_for"]
+
+# A fire time is on time through its minute, as cron judges the current minute; after that it is late.
+ON_TIME = timedelta(seconds=60)
+# So many fire times of one schedule are told apart; of more, all but those of the last day are missed without a count.
+# A clock that is years off must not stop the service.
+_COUNTED = 100_000
+_AT_LEAST = timedelta(days=1)
+
+Fires = list[datetime]
+
+
+def due(schedule: Schedule, since: datetime, until: datetime) -> Fires:
+    """Return the schedule's fire times in (since, until], ascending, in UTC; at most the first 100,000."""
+    fires = schedule.fires.between(since.astimezone(schedule.zone), until)
+    return [fire.astimezone(UTC) for fire in islice(fires, _COUNTED)]
+
+
+def first_since(now: datetime) -> datetime:
+    """Return where a schedule that was never seen begins: its first tick judges the current minute."""
+    return now.replace(second=0, microsecond=0) - timedelta(seconds=1)
+
+
+def run_id_for(schedule_id: str, fire_time: datetime) -> str:
+    """Return the id of the run for {schedule_id, minute}: readable, safe in a path and a URL."""
+    return f"{schedule_id}.{_compact(iso(fire_time))}"
+
+
+def _compact(minute: str) -> str:
+    return minute.replace("-", "").replace(":", "").replace("00Z", "Z")
+
+
+def judge(
+    schedule: Schedule, fires: Sequence[datetime], now: datetime, history: History, late_reason: str
+) -> list[Event]:
+    """Return the verdicts on the schedule's fire times (in UTC): enqueued, skipped{reason} or missed{reason}.
+
+    `late_reason` says why fire times could be late: `down` (no supervisor ran), `late` (it was held up) or
+    `clock_jump`. What has its verdict already gets no second one.
+    """
+    waiting = history.without_verdict(schedule.id, fires)
+    if not waiting:
+        return []
+    if len(fires) >= _COUNTED:
+        return _judge_many(schedule, waiting, now, history, late_reason)
+    judged = _gaps(fires, waiting)
+    taken, missed = _catch_up(schedule, waiting, now)
+    events = [
+        _missed(schedule, part, reason or late_reason) for group, reason in missed for part in _split(group, judged)
+    ]
+    busy_with = [run.run_id for run in history.open_runs(schedule.id)]
+    for fire in taken:
+        if schedule.overlap == "skip" and busy_with:
+            events.append(
+                _verdict(schedule, fire, "schedule_skipped") | {"reason": "overlap", "open_run": busy_with[0]}
+            )
+        else:
+            request = _request(schedule, fire, is_late=now - fire >= ON_TIME)
+            events.append(request)
+            busy_with.append(request["run_id"])
+    return events
+
+
+def _judge_many(
+    schedule: Schedule, fires: Sequence[datetime], now: datetime, history: History, late_reason: str
+) -> list[Event]:
+    """Judge what is too much to be told apart: the older part is one missed range, whatever the catch-up."""
+    window = max(_AT_LEAST, schedule.catchup_window or _AT_LEAST)
+    tail = due(schedule, max(now - window, fires[0]), now)
+    if len(tail) >= _COUNTED:
+        tail = due(schedule, now - _AT_LEAST, now)
+    rest = _missed_many(schedule, fires, tail[0] if tail else now, late_reason)
+    return [rest, *judge(schedule, tail, now, history, late_reason)]
+
+
+def missed_between(schedule: Schedule, since: datetime, until: datetime, history: History, reason: str) -> list[Event]:
+    """Return as missed what the schedule has no verdict on in (since, until]. Raises what its cron and zone raise."""
+    fires = due(schedule, since, until)
+    waiting = history.without_verdict(schedule.id, fires)
+    if waiting and len(fires) >= _COUNTED:
+        return [_missed_many(schedule, waiting, until + timedelta(seconds=1), reason)]
+    return [_missed(schedule, part, reason) for part in _split(waiting, _gaps(fires, waiting))]
+
+
+def _missed_many(schedule: Schedule, fires: Sequence[datetime], before: datetime, reason: str) -> Event:
+    """Return one missed range from `fires`, which are its first, to the last before `before`."""
+    last = schedule.fires.prev(before.astimezone(schedule.zone)) or fires[-1]
+    counted = fires[: bisect_right(fires, last)]
+    return _missed(schedule, counted, reason) | {"to": iso(last), "is_more": last > fires[-1]}
+
+
+def _catch_up(
+    schedule: Schedule, fires: Sequence[datetime], now: datetime
+) -> tuple[Sequence[datetime], list[tuple[Sequence[datetime], str | None]]]:
+    """Split fire times into those to run and groups of missed ones with their reason (None: why they are late)."""
+    on_time = fires[-1:] if now - fires[-1] < ON_TIME else []
+    late = fires[: len(fires) - len(on_time)]
+    if schedule.catchup == "none":
+        return on_time, [(late, None)]
+    window = schedule.catchup_window
+    begin = bisect_left(late, now - window) if window is not None else 0
+    too_old, recent = late[:begin], late[begin:]
+    if schedule.catchup == "all":
+        return [*recent, *on_time], [(too_old, "catchup_window")]
+    newest = on_time or recent[-1:]
+    superseded = recent if on_time else recent[:-1]
+    return newest, [(too_old, "catchup_window"), (superseded, "superseded")]
+
+
+def _gaps(fires: Sequence[datetime], waiting: Sequence[datetime]) -> Sequence[datetime]:
+    return sorted(set(fires).difference(waiting)) if len(waiting) < len(fires) else ()
+
+
+def _split(group: Sequence[datetime], judged: Sequence[datetime]) -> Iterator[Sequence[datetime]]:
+    """Yield the parts of a group between which nothing has its verdict already; a missed range covers all within."""
+    start = 0
+    for gap in judged:
+        end = bisect_left(group, gap)
+        if end > start:
+            yield group[start:end]
+            start = end
+    if start < len(group):
+        yield group[start:]
+
+
+def _verdict(schedule: Schedule, fire: datetime, event: str) -> Event:
+    return {"event": event, "schedule_id": schedule.id, "minute": iso(fire)}
+
+
+def _missed(schedule: Schedule, fires: Sequence[datetime], reason: str) -> Event:
+    return {
+        "event": "schedule_missed",
+        "schedule_id": schedule.id,
+        "from": iso(fires[0]),
+        "to": iso(fires[-1]),
+        "count": len(fires),
+        "reason": reason,
+    }
+
+
+def _request(schedule: Schedule, fire: datetime, *, is_late: bool) -> Event:
+    """Return the RunRequest, which is the event that records it."""
+    request = _verdict(schedule, fire, "schedule_enqueued")
+    request |= {
+        "run_id": f"{schedule.id}.{_compact(request['minute'])}",
+        "attempt": 1,
+        "dag": schedule.dag,
+        "project": schedule.project,
+        "tenant": schedule.tenant,
+        "params": schedule.params,
+        "overlap": schedule.overlap,
+    }
+    if is_late:
+        request["catchup"] = schedule.catchup
+    if schedule.timeout is not None:
+        request["timeout_s"] = schedule.timeout.total_seconds()
+    if schedule.retries.max:
+        retries = schedule.retries
+        request["retries"] = {
+            "max": retries.max,
+            "delay_s": retries.delay.total_seconds(),
+            "backoff": retries.backoff,
+            "max_delay_s": retries.max_delay.total_seconds(),
+            "jitter": retries.jitter,
+        }
+    if schedule.retry_on_crash:
+        request["retry_on_crash"] = True
+    return request

@@ -1,0 +1,116 @@
+"""The rules of a schedule: which entries of a file are one, and what is wrong with the others."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from zoneinfo import available_timezones
+
+import msgspec
+
+from workers.errors import Fault, InvalidFile, did_you_mean
+from workers.ids import ID_RULE, is_id
+from workers.yamlfile import Document
+
+from .cron import InvalidCron
+from .schedule_model import Schedule, compiled, zone_of
+
+__all__ = ["read_schedule", "schedule_from"]
+
+# The request is one line of the log, 64 KiB with all that else is in it.
+_PARAMS_BYTES = 32 * 1024
+# Known words of later versions: refused by name, so that nobody thinks they work.
+# fmt: off
+_LATER = dict.fromkeys((
+    "jitter", "priority", "pool", "deadline", "calendar", "notify", "max_queued", "catchup_max", "start_deadline",
+    "blackout", "every", "at", "after", "on_file", "on_deadline", "tags",
+), "")
+# fmt: on
+_INTERNAL = ("project", "file", "line")
+
+
+def schedule_from(entry: Schedule | Mapping[str, Any]) -> Schedule:
+    """Return a schedule for one entry as a file would hold it, for callers that have no file.
+
+    Raises InvalidFile with every fault.
+    """
+    if isinstance(entry, Schedule):
+        return entry
+    try:
+        data = json.loads(json.dumps(dict(entry), allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as error:
+        message = f"schedule `{entry.get('id')!s:.128}` cannot be written as JSON: {error}"
+        raise InvalidFile([Fault("<schedule>", 1, 1, message)]) from None
+    document = Document("<schedule>", b"", data)
+    schedule, faults = read_schedule(document, (), Path.cwd())
+    if faults or schedule is None:
+        raise InvalidFile(faults)
+    return schedule
+
+
+def read_schedule(document: Document, at: tuple[int, ...], project: Path) -> tuple[Schedule | None, list[Fault]]:
+    """Convert one entry, with the checks that need nothing but the entry."""
+    entry = document.data[at[0]] if at else document.data
+    name = entry.get("id")
+    what = f"schedule `{name[:128]}`" if isinstance(name, str) else "schedule"
+    later = []
+    if entry.get("overlap") == "replace":
+        entry["overlap"] = "skip"
+        message = "`overlap: replace` is not available in this version; allowed: skip, queue, allow"
+        later.append(document.fault((*at, "overlap"), f"{what}: {message}"))
+    schedule, faults = document.model(at, Schedule, what, later=_LATER, internal=_INTERNAL)
+    faults += later
+    # Keys that are unknown or missing are no reason to keep quiet about the others.
+    rest = schedule or _known_part(document, at, entry)
+    wrong = _wrong(rest) if rest is not None else ()
+    faults += [document.fault((*at, key), f"{what}: {message}") for key, message in wrong if key in entry]
+    if schedule is None or faults:
+        return None, faults
+    line = document.fault(at, "").line if at else 0
+    return msgspec.structs.replace(schedule, project=str(project), file=document.path, line=line), []
+
+
+def _known_part(document: Document, at: tuple[int, ...], entry: Mapping[str, Any]) -> Schedule | None:
+    """Return the entry without the keys that no schedule has, and with something for those that every one needs."""
+    known = {key: entry[key] for key in entry if key in Schedule.__struct_fields__ and key not in _INTERNAL}
+    return document.convert(at, {"id": "none", "cron": "@daily", "dag": "none", **known}, Schedule, "")[0]
+
+
+def _wrong(schedule: Schedule) -> Iterator[tuple[str, str]]:
+    """Yield (key, what is wrong) for values that are of the right type."""
+    if not is_id(schedule.id):
+        yield "id", f"{schedule.id[:128]!r} is no id; {ID_RULE}"
+    if not is_id(schedule.tenant):
+        yield "tenant", f"{schedule.tenant[:128]!r} is no id; {ID_RULE}"
+    try:
+        compiled(schedule.cron, schedule.id)
+    except InvalidCron as error:
+        yield "cron", str(error)
+    try:
+        zone_of(schedule.timezone)
+    except (OSError, ValueError, KeyError):
+        near = did_you_mean(schedule.timezone, _zones())
+        hint = (
+            near if near.endswith("?") else "; allowed: the names of the IANA database, such as `Europe/Paris` or `UTC`"
+        )
+        yield "timezone", f"unknown time zone {schedule.timezone[:80]!r}{hint}"
+    if schedule.params and (size := len(json.dumps(schedule.params))) > _PARAMS_BYTES:
+        yield (
+            "params",
+            f"`params` take {size} bytes as JSON; at most {_PARAMS_BYTES} are allowed, put the rest in a file",
+        )
+    if schedule.catchup_window is not None and schedule.catchup == "none":
+        yield "catchup_window", "`catchup_window` has no meaning without `catchup: latest` or `catchup: all`"
+    if schedule.catchup == "all" and schedule.overlap == "skip":
+        yield (
+            "catchup",
+            "`catchup: all` would be skipped by `overlap: skip`; write `overlap: queue` or `overlap: allow`",
+        )
+
+
+@functools.cache
+def _zones() -> set[str]:
+    return available_timezones()
