@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
-from zoneinfo import available_timezones
 
 import msgspec
 
-from workers.errors import Fault, InvalidFile, did_you_mean
+from workers.errors import Fault, InvalidFile
 from workers.ids import ID_RULE, is_id
 from workers.yamlfile import Document
 
-from .cron import InvalidCron
-from .schedule_model import Schedule, compiled, zone_of
+from .policy_rules import wrong_policies
+from .schedule_model import Schedule
+from .timing_rules import wrong_timing
 
 __all__ = ["read_schedule", "schedule_from"]
 
@@ -85,32 +84,10 @@ def _wrong(schedule: Schedule) -> Iterator[tuple[str, str]]:
         yield "id", f"{schedule.id[:128]!r} is no id; {ID_RULE}"
     if not is_id(schedule.tenant):
         yield "tenant", f"{schedule.tenant[:128]!r} is no id; {ID_RULE}"
-    try:
-        compiled(schedule.cron, schedule.id)
-    except InvalidCron as error:
-        yield "cron", str(error)
-    try:
-        zone_of(schedule.timezone)
-    except (OSError, ValueError, KeyError):
-        near = did_you_mean(schedule.timezone, _zones())
-        hint = (
-            near if near.endswith("?") else "; allowed: the names of the IANA database, such as `Europe/Paris` or `UTC`"
-        )
-        yield "timezone", f"unknown time zone {schedule.timezone[:80]!r}{hint}"
     if schedule.params and (size := len(json.dumps(schedule.params))) > _PARAMS_BYTES:
         yield (
             "params",
             f"`params` take {size} bytes as JSON; at most {_PARAMS_BYTES} are allowed, put the rest in a file",
         )
-    if schedule.catchup_window is not None and schedule.catchup == "none":
-        yield "catchup_window", "`catchup_window` has no meaning without `catchup: latest` or `catchup: all`"
-    if schedule.catchup == "all" and schedule.overlap == "skip":
-        yield (
-            "catchup",
-            "`catchup: all` would be skipped by `overlap: skip`; write `overlap: queue` or `overlap: allow`",
-        )
-
-
-@functools.cache
-def _zones() -> set[str]:
-    return available_timezones()
+    yield from wrong_timing(schedule)
+    yield from wrong_policies(schedule)
