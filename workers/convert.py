@@ -148,7 +148,7 @@ class Converter:
             return msgspec.convert(data, hint, dec_hook=read_duration)
         except TickpoolError as error:
             return self._note(at, what, within, str(error))
-        except msgspec.ValidationError as error:
+        except (msgspec.ValidationError, UnicodeEncodeError) as error:  # a lone surrogate where a number is expected
             if get_origin(hint) is Literal and isinstance(data, str):
                 near = did_you_mean(data, [str(word) for word in get_args(hint)])
                 return self._note(at, what, within, f"{shown(data)} is not one of its values{near}")
