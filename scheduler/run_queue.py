@@ -304,7 +304,10 @@ def _schedule_of(request: RunRequest | Event) -> str:
 def _epoch_or_none(moment: object) -> float | None:
     """Return a time of the log; None for what another hand wrote and is none."""
     try:
-        return float(epoch(moment)) if isinstance(moment, str) else None
+        if not isinstance(moment, str):
+            return None
+        # Without its fraction it is one that was read just now: events come many a second.
+        return float(epoch(f"{moment[:19]}Z" if moment[-1:] == "Z" and len(moment) > 20 else moment))
     except (ValueError, OverflowError):
         return None
 

@@ -247,7 +247,8 @@ class RunBook:
         if others is not None:
             others.pop(run_id, None)
             for name in islice(others, 1):
-                self.open[name].full_s = self.limits.full_s(_lane(self.open[name]))
+                if self.open[name].request.get("overlap") == "queue":
+                    self.open[name].full_s = self.limits.full_s(_lane(self.open[name]))
             if not others:
                 del self._of_schedule[schedule_id]
 
