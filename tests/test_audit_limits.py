@@ -134,16 +134,40 @@ def test_a_run_that_runs_while_its_limit_shrinks_is_no_violation_but_a_start_is(
     story = Story(tmp_path / "log", workers=6)
     story.limits = Limits({"p": 3})
     story.begin({"id": "never", "cron": "0 0 1 1 *"})
-    for name in ("r1", "r2", "r3", "r4"):
+    for name in ("r1", "r2", "r3", "r4", "r5"):
         ask(story, name)
     story.start_runs()
     story.record("limits_loaded", pools={"p": 1}, tenants={})
-    story.now += timedelta(minutes=1)
-    story.limits = Limits({"p": 9})
+    runs = story.store.history.runs
+    story._finish(runs["r1"], "success")
+    story.now += timedelta(seconds=2)
+    # It may have been handed out when there was room for it.
+    story._start(runs["r4"], 1900)
     assert found(audit(tmp_path / "log", story.now), "limits") == []
-    story.start_runs()
+    story._finish(runs["r4"], "success")
+    story.now += timedelta(seconds=20)
+    story._start(runs["r5"], 1900)
     [text] = found(audit(tmp_path / "log", story.now), "limits")
-    assert text == "run `r4` starts while pool `p`, which may have 1, has 3: r1, r2, r3"
+    assert text == "run `r5` starts while pool `p`, which may have 1, has 2: r2, r3"
+
+
+def test_time_in_which_nobody_led_excuses_no_wait(tmp_path: Path) -> None:
+    story = Story(tmp_path / "log", workers=6)
+    story.limits = Limits({"p": 1})
+    never = {"id": "never", "cron": "0 0 1 1 *"}
+    story.begin(never)
+    ask(story, "r1")
+    story.start_runs()
+    ask(story, "r2")
+    story.die()
+    story.now += timedelta(minutes=10)
+    story.begin(never)
+    story._finish(story.store.history.runs["r1"], "success")
+    sign_of_life(story, minutes=3)
+    story.start_runs()
+    assert found(audit(tmp_path / "log", story.now), "lateness") == [
+        "run `r2` waited for 180.0 s while a worker was free"
+    ]
 
 
 def test_a_run_is_late_only_for_the_time_in_which_its_pool_had_a_slot(tmp_path: Path) -> None:

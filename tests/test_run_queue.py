@@ -232,6 +232,10 @@ def test_a_minute_of_waiting_is_worth_one_step_of_priority() -> None:
     assert taken(run_queue) == ["new.1", "old.1", "new.2"]
 
 
+def test_a_clock_that_goes_back_unnoticed_changes_no_order() -> None:
+    assert taken(filled(request("a.1", timestamp=at(60)), request("b.1", timestamp=at(0)))) == ["a.1", "b.1"]
+
+
 @pytest.mark.parametrize("jump_s", [-3600.0, 3600.0, 366 * 86400.0])
 def test_waiting_is_counted_across_a_clock_that_is_set(jump_s: float) -> None:
     run_queue = filled(request("old.1", timestamp=at(0)))
@@ -302,6 +306,28 @@ def test_what_is_put_back_or_forgotten_gives_up_its_slot() -> None:
     assert (first["run_id"], run_queue.empty()) == ("a.1", True)
     run_queue.forget(first)
     assert taken(run_queue) == ["b.1"]
+
+
+def test_what_is_put_back_is_next_among_other_tenants_too() -> None:
+    run_queue = filled(request("x.1", tenant="x"), request("y.1", tenant="y"), request("x.2", tenant="x"))
+    run_queue.put_back(run_queue.get_nowait())
+    assert taken(run_queue) == ["x.1", "y.1", "x.2"]
+
+
+def test_what_is_at_work_is_not_taken_again() -> None:
+    run_queue = filled(request("a.1"), request("b.1"))
+    run_queue.get_nowait()
+    run_queue.apply(begun("b.1"))
+    for name in ("a.1", "b.1"):
+        run_queue.put(request(name))
+    assert (run_queue.empty(), run_queue.qsize()) == (True, 0)
+
+
+def test_a_run_that_comes_again_has_no_claim_to_its_old_place() -> None:
+    run_queue = filled(request("a.1"), request("b.1"))
+    run_queue.put_later(request("a.1", attempt=2), SOON)
+    run_queue.wake(epoch(SOON))
+    assert (taken(run_queue), run_queue.qsize()) == (["b.1", "a.1"], 0)
 
 
 def test_a_run_between_its_attempts_takes_no_slot() -> None:
