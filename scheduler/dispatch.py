@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import queue
 import signal
 import time
 from collections import deque
@@ -74,6 +73,7 @@ class Dispatcher:
         runs = self.store.history.runs
         self._close(lost_runs(runs.values(), is_alive), "its worker did not outlive the service", now)
         self._record_owed()
+        self.queue.limits = self.store.history.limits
         self.queue.load(run for run in runs.values() if self._is_fit(run.request))
         for run in runs.values():
             if run.status == "running" and run.process:
@@ -81,7 +81,8 @@ class Dispatcher:
         self.store.follow(self._follow)
 
     def take(self, requests: Collection[RunRequest]) -> None:
-        """Be concerned with these requests only, whatever else the log asks for."""
+        """Be concerned with these requests only, whatever else the log asks for; limits on record hold for them."""
+        self.queue.limits = self.store.history.limits
         for request in requests:
             self.queue.put(request)
         self._only = {str(request["run_id"]) for request in requests}
@@ -256,13 +257,12 @@ class Dispatcher:
 
     def _next_waiting(self) -> RunRequest | None:
         """Take the next request of the queue that nobody else has taken meanwhile."""
-        while True:
-            try:
-                request = self.queue.get_nowait()
-            except queue.Empty:
-                return None
+        while not self.queue.empty():
+            request = self.queue.get_nowait()
             if self._is_waiting(request):
                 return request
+            self.queue.forget(request)
+        return None
 
     def _is_waiting(self, request: RunRequest) -> bool:
         return self.store.history.is_waiting(str(request["run_id"]), int(request.get("attempt") or 1))

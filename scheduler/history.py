@@ -6,27 +6,25 @@ the log. Unknown events are passed over: a log may be older or newer than this c
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
 from workers.events import Event
 from workers.process_id import Identity, recorded_identity
 
+from .event_lines import LINE_BYTES, in_lines, size_of
+from .limits import Limits
 from .verdicts import KEPT, Range, ScheduleState
 
-__all__ = ["History", "Run", "ScheduleState", "epoch", "in_lines"]
+__all__ = ["History", "Run", "ScheduleState", "epoch"]
 
-# In UTF-8; a line of the log is ASCII, where a character takes up to three times as much, and holds 64 KiB.
-_LINE_BYTES = 16 * 1024
 _POINTS_A_LINE = 1000
 _MOST_FAULTS = 200
 
-T = TypeVar("T")
 _Row = tuple[str, int, int, set[int], list[Range], list[Range], dict[str, Any]]
 
 
@@ -38,28 +36,6 @@ def epoch(moment: str) -> int:
     if time.tzinfo is None or seconds < -1:  # a clock begins in 1970, a schedule a second before its first minute
         raise ValueError(moment)
     return seconds
-
-
-def in_lines(items: Iterable[T]) -> Iterator[list[T]]:
-    """Yield JSON-able items in lists that fit in a line of the log."""
-    line: list[T] = []
-    room = _LINE_BYTES
-    for item in items:
-        size = _size(item) + 1
-        if line and size > room:
-            yield line
-            line, room = [], _LINE_BYTES
-        line.append(item)
-        room -= size
-    if line:
-        yield line
-
-
-def _size(item: Any) -> int:
-    try:
-        return len(msgspec.json.encode(item))
-    except UnicodeEncodeError:  # a path that is no UTF-8 holds lone surrogates
-        return len(json.dumps(item))
 
 
 class Run(msgspec.Struct):
@@ -99,6 +75,7 @@ class History:
         self.schedules: dict[str, ScheduleState] = {}
         self.supervisor: Event | None = None
         self.faults: list[Event] = []
+        self.limits = Limits()
         self.unusable = 0
         self.events_since_checkpoint = 0
         self._open: dict[str, dict[str, None]] = {}
@@ -159,6 +136,8 @@ class History:
             yield {"event": "checkpoint", "supervisor": self.supervisor}
         for fault in self.faults:
             yield {"event": "checkpoint", "fault": fault}
+        if self.limits != Limits():
+            yield {"event": "checkpoint", "limits": self.limits.as_event()}
         for run in self.runs.values():
             yield from _run_lines(run)
         states = {name: state.settle() for name, state in self.schedules.items()}
@@ -257,6 +236,9 @@ class History:
         if len(self.faults) < _MOST_FAULTS:
             self.faults.append(event)
 
+    def _limited(self, event: Event) -> None:
+        self.limits = Limits.of_event(event)
+
     def _clock_jumped(self, event: Event) -> None:
         since = epoch(event["to"]) // 60 * 60 - 1
         for state in self.schedules.values():
@@ -292,6 +274,8 @@ class History:
             self._supervisor_started(event["supervisor"])
         elif "fault" in event:
             self.faults.append(msgspec.convert(event["fault"], dict[str, Any]))
+        elif "limits" in event:
+            self._limited(event["limits"])
         for row in event.get("schedules", ()):
             name, state = _state_of(row)
             self.schedules[name] = state
@@ -304,7 +288,7 @@ class History:
 def _run_lines(run: Run) -> Iterator[Event]:
     """Yield one event for a run, or more where its request nearly fills a line already."""
     whole = {"event": "checkpoint", "run": msgspec.to_builtins(run)}
-    if _size(whole) <= _LINE_BYTES:
+    if size_of(whole) <= LINE_BYTES:
         yield whole
         return
     start = msgspec.structs.replace(run, request={name: run.request.get(name) for name in ("run_id", "schedule_id")})
@@ -340,6 +324,7 @@ _STEPS: dict[str, Callable[[History, Event], None]] = {
     "run_finished": History._finished,
     "schedules_loaded": History._loaded,
     "schedule_invalid": History._invalid,
+    "limits_loaded": History._limited,
     "clock_jumped": History._clock_jumped,
     "supervisor_started": History._supervisor_started,
     "supervisor_stopped": History._supervisor_stopped,

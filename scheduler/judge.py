@@ -164,6 +164,10 @@ def _request(schedule: Schedule, fire: datetime, *, is_late: bool) -> Event:
         "params": schedule.params,
         "overlap": schedule.overlap,
     }
+    if schedule.priority:
+        request["priority"] = schedule.priority
+    if schedule.pool is not None:
+        request["pool"] = schedule.pool
     if is_late:
         request["catchup"] = schedule.catchup
     if schedule.timeout is not None:

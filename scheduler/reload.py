@@ -15,13 +15,14 @@ from workers.events import Event, iso, utc_timestamp
 
 from .cron import InvalidCron
 from .dag_files import Signature
-from .history import History, in_lines
+from .event_lines import in_lines
+from .history import History
 from .judge import ON_TIME, first_since, missed_between
 from .schedule_model import Schedule
 from .schedules import Configuration, NoSchedules, read_configuration, signature
 from .state_store import StateStore
 
-__all__ = ["ConfigurationWatch", "loaded_events", "record_configuration", "record_faults"]
+__all__ = ["ConfigurationWatch", "limits_events", "loaded_events", "record_configuration", "record_faults"]
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +88,13 @@ def record_configuration(store: StateStore, configuration: Configuration, now: d
     """
     store.commit(lambda history: list(_set_back(history, now)))
     is_whole = not configuration.faults
-    store.commit(lambda history: list(loaded_events(history, configuration.schedules, now, is_whole=is_whole)))
+    schedules = configuration.schedules
+    store.commit(
+        lambda history: [
+            *limits_events(history, configuration),
+            *loaded_events(history, schedules, now, is_whole=is_whole),
+        ]
+    )
     record_faults(store, configuration)
 
 
@@ -112,6 +119,12 @@ def record_faults(store: StateStore, configuration: Configuration) -> None:
     ]
     if events:
         store.commit(lambda _: events)
+
+
+def limits_events(history: History, configuration: Configuration) -> Iterator[Event]:
+    """Yield the `limits_loaded` by which `history` comes to these limits; while their file has faults, nothing."""
+    if configuration.knows_limits and configuration.limits != history.limits:
+        yield {"event": "limits_loaded", **configuration.limits.as_event()}
 
 
 def _set_back(history: History, now: datetime) -> Iterator[Event]:

@@ -38,6 +38,8 @@ class Schedule(msgspec.Struct, frozen=True, dict=True, forbid_unknown_fields=Tru
     timeout: Duration | None = None
     retries: Retries = Retries()
     retry_on_crash: bool = False
+    priority: int = 0
+    pool: str | None = None
     project: str = "."
     matrix_of: str = ""
     file: str = ""

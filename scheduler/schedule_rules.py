@@ -13,6 +13,7 @@ from workers.errors import Fault, InvalidFile
 from workers.ids import ID_RULE, is_id
 from workers.yamlfile import Document
 
+from .limits import wrong_limits
 from .matrix import wrong_matrix
 from .policy_rules import wrong_policies
 from .schedule_model import Schedule
@@ -25,7 +26,7 @@ _PARAMS_BYTES = 32 * 1024
 # Known words of later versions: refused by name, so that nobody thinks they work.
 # fmt: off
 _LATER = dict.fromkeys((
-    "jitter", "priority", "pool", "deadline", "calendar", "notify", "max_queued", "catchup_max", "start_deadline",
+    "jitter", "deadline", "calendar", "notify", "max_queued", "catchup_max", "start_deadline",
     "blackout", "every", "at", "after", "on_file", "on_deadline", "tags",
 ), "")
 # fmt: on
@@ -93,3 +94,4 @@ def _wrong(schedule: Schedule) -> Iterator[tuple[str, str]]:
     yield from wrong_matrix(schedule)
     yield from wrong_timing(schedule)
     yield from wrong_policies(schedule)
+    yield from wrong_limits(schedule.priority, schedule.pool)

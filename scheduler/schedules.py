@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -19,6 +19,7 @@ from workers.ownership import foreign_faults
 from workers.yamlfile import load_yaml
 
 from .dag_files import DagFiles, Signature, guard_stamps, stamp
+from .limits import LIMITS_FILE, Limits, read_limits, unknown_pool
 from .matrix import expand
 from .schedule_model import Schedule
 from .schedule_rules import read_schedule
@@ -35,7 +36,8 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 _FILE_BYTES = 32 * 1024 * 1024
-_RESERVED = ("limits.yaml", "limits.yml", "calendars.yaml", "calendars.yml")
+_LIMITS_FILES = (LIMITS_FILE, "limits.yml")
+_RESERVED = ("calendars.yaml", "calendars.yml")
 
 
 class NoSchedules(TickpoolError):
@@ -50,6 +52,7 @@ class Configuration(msgspec.Struct, frozen=True):
 
     `dag_files` are the files that its schedules name, there or not, `directories` those that all its files lie in.
     `signature` changes when any of its files does and, for root, when others may write a directory or no longer may.
+    Without `knows_limits` the `limits` could not be read, and nothing follows from them.
     """
 
     directory: str
@@ -58,6 +61,8 @@ class Configuration(msgspec.Struct, frozen=True):
     dag_files: tuple[str, ...]
     signature: Signature
     directories: tuple[str, ...] = ()
+    limits: Limits = Limits()
+    knows_limits: bool = True
 
 
 def load_schedules(schedules_dir: str | os.PathLike[str]) -> list[Schedule]:
@@ -77,16 +82,19 @@ def read_configuration(directory: Path) -> Configuration:
     files = schedule_files(directory)
     # Taken before anything is read: what is written meanwhile shows as a change later.
     stamps = {stamp(file) for file in files}
-    faults: list[Fault] = []
     taken: dict[str, Schedule] = {}
     dags = DagFiles(project)
-    faults += [fault for place in (project, directory) for fault in foreign_faults(place)]
-    for file in files if not faults else ():
+    foreign = [fault for place in (project, directory) for fault in foreign_faults(place)]
+    limits, faults = (Limits(), foreign) if foreign else _read_limits(files)
+    pools = None if faults else limits.pools
+    for file in files if not foreign else ():
         shown = str(file)
+        if file.name in _LIMITS_FILES:
+            continue
         if file.name in _RESERVED:
             faults.append(Fault(shown, 0, 0, f"`{file.name}` is not available in this version; remove it"))
             continue
-        found, wrong = _read_file(file, project, dags, taken)
+        found, wrong = _read_file(file, project, dags, taken, pools)
         if wrong:
             faults += wrong
         else:
@@ -96,7 +104,10 @@ def read_configuration(directory: Path) -> Configuration:
     signed = tuple(sorted(stamps | dags.stamps | guard_stamps(directories)))
     # Several DAG files lie in one directory.
     faults = list(dict.fromkeys(faults))
-    return Configuration(str(directory), list(taken.values()), faults, dag_files, signed, directories)
+    schedules = list(taken.values())
+    return Configuration(
+        str(directory), schedules, faults, dag_files, signed, directories, limits, knows_limits=pools is not None
+    )
 
 
 def schedule_files(directory: Path) -> list[Path]:
@@ -142,10 +153,18 @@ def validate(directory: Path) -> tuple[list[str], list[Fault]]:
     return sorted(checked), sorted(faults)
 
 
+def _read_limits(files: Sequence[Path]) -> tuple[Limits, list[Fault]]:
+    """Read the limits among these files; none limit nothing."""
+    found = [file for file in files if file.name in _LIMITS_FILES]
+    if found and found[-1].name != LIMITS_FILE:
+        return Limits(), [Fault(str(found[-1]), 0, 0, f"limits are read from `{LIMITS_FILE}`; give it that name")]
+    return read_limits(found[0]) if found else (Limits(), [])
+
+
 def _read_file(
-    file: Path, project: Path, dags: DagFiles, taken: Mapping[str, Schedule]
+    file: Path, project: Path, dags: DagFiles, taken: Mapping[str, Schedule], pools: Collection[str] | None
 ) -> tuple[list[Schedule], list[Fault]]:
-    """Read one file; `taken` are the schedules of the files before it."""
+    """Read one file; `taken` are the schedules of the files before it, `pools` those there are, where that is known."""
     if foreign := list(foreign_faults(file)):
         return [], foreign
     try:
@@ -166,6 +185,9 @@ def _read_file(
         faults += wrong
         if schedule is None:
             continue
+        if schedule.pool is not None and pools is not None and schedule.pool not in pools:
+            message = f"schedule `{schedule.id}`: {unknown_pool(schedule.pool, pools)}"
+            faults.append(document.fault((index, "pool"), message))
         for each in expand(schedule):
             twin = taken.get(each.id) or schedules.get(each.id)
             if twin:

@@ -21,6 +21,7 @@ from workers.segments import LogReader, read_backward
 from workers.settings import Settings
 
 from .history import History, Run
+from .limits import AtWork, is_by_hand, place_of
 
 __all__ = ["EXIT_CODES", "gather", "is_final"]
 
@@ -44,6 +45,8 @@ def gather(settings: Settings, now: datetime, *, limit: int = _SHOWN) -> dict[st
         "supervisor": supervisor,
         "workers": workers,
         "queue": _queue(history, now, limit),
+        "pools": list(_pools(history)),
+        "tenants": list(_tenants(history)),
         "next": list(_next_fires(history, now, limit)),
         "last_runs": list(islice(filter(is_final, read_backward(path)), limit)),
         "corrupt_lines": reader.corrupt,
@@ -145,6 +148,27 @@ def _queue(history: History, now: datetime, limit: int) -> dict[str, Any]:
         "oldest_wait_s": max(waits, default=None),
         "runs": [{"run_id": run.run_id, "attempt": run.attempt, "retry_at": run.retry_at} for run in waiting[:limit]],
     }
+
+
+def _pools(history: History) -> Iterator[dict[str, Any]]:
+    at_work = _at_work(history)
+    for pool, slots in history.limits.pools.items():
+        yield {"pool": pool, "slots": slots, "used": len(at_work.of_pool(pool))}
+
+
+def _tenants(history: History) -> Iterator[dict[str, Any]]:
+    at_work = _at_work(history)
+    for name, tenant in history.limits.tenants.items():
+        facts = {"max_parallel": tenant.max_parallel, "weight": tenant.weight}
+        yield {"tenant": name, **facts, "used": len(at_work.of_tenant(name))}
+
+
+def _at_work(history: History) -> AtWork:
+    at_work = AtWork()
+    for run in history.runs.values():
+        if run.start is not None and not is_by_hand(run.request, run.start):
+            at_work.add(run.run_id, *place_of(run.request))
+    return at_work
 
 
 def _next_fires(history: History, now: datetime, limit: int) -> Iterator[dict[str, Any]]:

@@ -43,6 +43,11 @@ def render(status: Mapping[str, Any]) -> str:
             for w in status["workers"]
         ]  # fmt: skip
         lines += ["", table(head, rows)]
+    if status["pools"]:
+        lines += ["", table(("POOL", "SLOTS", "USED"), [tuple(pool.values()) for pool in status["pools"]])]
+    if status["tenants"]:
+        tenants = [[shown if shown is not None else "-" for shown in row.values()] for row in status["tenants"]]
+        lines += ["", table(("TENANT", "MOST", "WEIGHT", "USED"), tenants)]
     if status["next"]:
         fires = [(row["schedule_id"], _local(row["minute"]), _span(row["in_s"])) for row in status["next"]]
         lines += ["", table(("NEXT", "AT", "IN"), fires)]

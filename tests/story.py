@@ -15,6 +15,7 @@ from typing import Any
 import time_machine
 
 from scheduler.history import Run
+from scheduler.limits import Limits
 from scheduler.matrix import expand
 from scheduler.reload import record_configuration
 from scheduler.schedule_rules import schedule_from
@@ -36,6 +37,7 @@ class Story:
         self.store = StateStore(EventLog(path, fsync="off"))
         self.effects: list[str] = []
         self.workers = workers
+        self.limits = Limits()
         self._random = random.Random(seed)
         self._supervisor = 500
         self._worker_pids = list(range(1000, 1000 + workers))
@@ -62,7 +64,7 @@ class Story:
         """Take other schedules."""
         read = [schedule_from({"dag": "dags/d.yaml", **entry}) for entry in entries]
         schedules = [each for schedule in read for each in expand(schedule)]
-        configuration = Configuration("schedules", schedules, [], (), ())
+        configuration = Configuration("schedules", schedules, [], (), (), limits=self.limits)
         with self.clock(), self._as_supervisor():
             record_configuration(self.store, configuration, self.now)
             self._ticker = Ticker(self.store, schedules, self.now)
@@ -130,8 +132,15 @@ class Story:
             late = run.retry_at and datetime.fromisoformat(run.retry_at) > self.now
             older = [each.run_id for each in history.open_runs(run.schedule_id)] if run.schedule_id else []
             held = run.request.get("overlap") == "queue" and older[0] != run.run_id
-            if free and run.status == "queued" and not late and not held:
+            if free and run.status == "queued" and not late and not held and self._has_slots(run):
                 self._start(run, free[0])
+
+    def _has_slots(self, run: Run) -> bool:
+        limits, others = self.limits, [each for each in self.store.history.runs.values() if each.status == "running"]
+        used = sum(each.request.get("pool") == run.request.get("pool") for each in others)
+        had = sum(each.request.get("tenant") == run.request.get("tenant") for each in others)
+        most = limits.max_parallel(run.request.get("tenant", "default"))
+        return used < limits.pools.get(run.request.get("pool", ""), 99) and had < (most or 99)
 
     def _start(self, run: Run, pid: int) -> None:
         request = run.next_request()

@@ -107,6 +107,15 @@ def _ended(scene: Scene, dispatcher: Dispatcher, run_id: str) -> bool:
     return any(line.startswith("run_finished") for line in scene.story(run_id))
 
 
+def test_what_nobody_waits_for_any_more_takes_no_slot(scene: Scene, wait_for: WaitFor) -> None:
+    scene.log.append({"event": "limits_loaded", "pools": {"one": 1}, "tenants": {}})
+    dispatcher = scene.begin()
+    dispatcher.queue.put({"run_id": "ghost", "pool": "one", "attempt": 1, "dag": "d.yaml"})
+    scene.ask("real", pool="one")
+    wait_for(lambda: _ended(scene, dispatcher, "real"))
+    assert scene.story("ghost") == []
+
+
 def test_runs_are_handed_out_in_the_order_they_were_asked_for(scene: Scene, wait_for: WaitFor) -> None:
     for name in ("c", "a", "b"):
         scene.ask(name)

@@ -21,6 +21,7 @@ import pytest
 
 from scheduler.cli import build_module_parser, build_parser
 from scheduler.cron import parse_cron
+from scheduler.limits import Limits, Tenant
 from scheduler.schedule_model import Schedule
 from scheduler.schedules import read_configuration, validate
 from scheduler.status import gather
@@ -37,7 +38,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("scheduler", "workers")
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 FENCE = re.compile(r"^(?P<indent> *)```(?P<language>[a-z]*)\n(?P<text>.*?)^ *```$", re.MULTILINE | re.DOTALL)
-EVENT = re.compile(r"(?:schedule|run|task|supervisor|worker|clock|log|segment)s?_[a-z]+")
+EVENT = re.compile(r"(?:schedule|run|task|supervisor|worker|clock|log|segment|limit)s?_[a-z]+")
 
 
 def page(name: str) -> str:
@@ -137,6 +138,11 @@ def test_the_reference_has_exactly_the_keys_of_each_file(
     text = re.split(r"^### ", section(reference, title), flags=re.MULTILINE)[0]
     keys = set(re.findall(r"^\| `([a-z_]+)` \|", text, re.MULTILINE))
     assert keys == {field.encode_name for field in msgspec.structs.fields(model)} - internal
+
+
+def test_the_reference_has_exactly_the_keys_of_the_limits_file(reference: str) -> None:
+    fields = [*msgspec.structs.fields(Limits), *msgspec.structs.fields(Tenant)]
+    assert table_names(section(reference, "Limits file")) == {field.encode_name for field in fields}
 
 
 def test_the_reference_has_every_trigger_rule(reference: str) -> None:
@@ -288,7 +294,9 @@ def yaml_blocks() -> list[tuple[str, str]]:
 def test_every_yaml_in_the_docs_is_without_fault(name: str, text: str, tmp_path: Path) -> None:
     (tmp_path / "schedules").mkdir()
     (tmp_path / "dags").mkdir()
-    if text.lstrip().startswith("- ") or re.search(r"^- id:", text, re.MULTILINE):
+    if text.startswith("pools:"):
+        (tmp_path / "schedules" / "limits.yaml").write_text(text)
+    elif text.lstrip().startswith("- ") or re.search(r"^- id:", text, re.MULTILINE):
         (tmp_path / "schedules" / "it.yaml").write_text(text)
         given: dict[str, set[str]] = {}
         for entry in load_yaml(tmp_path / "schedules" / "it.yaml").data:

@@ -19,7 +19,7 @@ from service import Service, is_running
 
 from scheduler import drain_queue, tick_once
 from scheduler.drain import InvalidRequest
-from scheduler.state_store import index_by
+from scheduler.state_store import index_by, record_event
 from workers.segments import LogReader
 
 WaitFor = Callable[..., None]
@@ -69,6 +69,15 @@ def test_the_outcomes_come_in_the_queues_order_and_the_queue_is_empty(ask: Ask) 
     assert run_queue.empty()
     assert json.loads(json.dumps(outcomes)) == outcomes
     assert drain_queue(run_queue) == []
+
+
+def test_limits_on_record_hold_for_the_runs_of_a_queue(ask: Ask, tmp_path: Path) -> None:
+    record_event({"event": "limits_loaded", "pools": {"one": 1}, "tenants": {}})
+    asked = [ask(f"s{number}", "sleep 0.1", pool="one") for number in range(3)]
+    outcomes = drain_queue(_queue(*asked), max_parallel=3)
+    assert [outcome["status"] for outcome in outcomes] == ["success"] * 3
+    events = [event["event"] for event in LogReader(tmp_path / "state.jsonl", from_start=True).read()]
+    assert [name for name in events if name in ("run_started", "run_finished")] == ["run_started", "run_finished"] * 3
 
 
 def test_what_a_tick_put_on_a_process_queue_is_run_under_its_names(ask: Ask) -> None:

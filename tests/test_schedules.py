@@ -106,7 +106,7 @@ def test_a_bad_file_does_not_cost_the_schedules_of_another(directory: Path, capl
         ),
         (GOOD + "  crom: x\n", "4:3 unknown key `crom`; did you mean `cron`?"),
         (GOOD + "  file: x\n", "4:3 unknown key `file`"),
-        (GOOD + "  priority: 5\n", "4:3 `priority` is not available in this version"),
+        (GOOD + "  tags: [a]\n", "4:3 `tags` is not available in this version"),
         (GOOD + "  calendar: {country: FR}\n", "4:3 `calendar` is not available in this version"),
         (
             GOOD + "  overlap: replace\n",
@@ -204,7 +204,7 @@ def test_a_bad_dag_makes_its_schedules_bad_and_is_told_once(directory: Path) -> 
     assert [schedule.id for schedule in load_schedules(directory)] == ["good"]
 
 
-@pytest.mark.parametrize("name", ["limits.yaml", "limits.yml", "calendars.yaml"])
+@pytest.mark.parametrize("name", ["calendars.yaml"])
 def test_files_of_later_versions_are_refused_by_name(directory: Path, name: str) -> None:
     (directory / name).write_text("pools: {warehouse: 2}\n")
     (directory / "a.yaml").write_text(GOOD)

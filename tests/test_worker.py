@@ -82,6 +82,22 @@ def test_an_earlier_attempt_is_refused_once_a_later_one_was_claimed(
     assert Executor(settings).execute(_request(tmp_path), stop, START).status == "refused"
 
 
+def test_what_was_handed_out_before_another_service_led_is_left_to_it(
+    settings: Settings, stop: Stop, tmp_path: Path
+) -> None:
+    log = settings.state_log()
+    log.append({"event": "supervisor_started", "starttime": 1, "boot_id": "b"})
+    reader = LogReader(Path(settings.state_path))
+    reader.read()
+    assert Executor(settings).execute(_request(tmp_path), stop, START).status == "refused"
+    assert Executor(settings).execute(_request(tmp_path), stop, reader.position).status == "success"
+    # Whoever makes a run by itself needs no leader.
+    by_hand = {**_request(tmp_path), "run_id": "r2", "event": "run_requested"}
+    assert Executor(settings).execute(by_hand, stop, ask_first=True).status == "success"
+    reader.close()
+    log.close()
+
+
 def test_a_request_and_its_claim_can_be_one_append(settings: Settings, stop: Stop, tmp_path: Path) -> None:
     request = _request(tmp_path, event="run_requested")
     Executor(settings).execute(request, stop, ask_first=True)

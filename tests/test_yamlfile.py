@@ -262,7 +262,7 @@ parts: [{mode: skip}, {id: q, codes: {}}, 3]
         "f.yaml:4:10: thing `t`: `env.A`: expected a text, got nothing",
         "f.yaml:4:19: thing `t`: `env.B`: expected a text, got a list",
         "f.yaml:5:33: thing `t`: unknown key `retries.dealy`; did you mean `delay`?",
-        "f.yaml:5:16: thing `t`: `retries.max`: expected `int` >= 0, got -1",
+        "f.yaml:5:16: thing `t`: `retries.max`: expected a whole number from 0, got -1",
         f"f.yaml:5:27: thing `t`: `retries.delay`: 'soon' {duration}",
         f"f.yaml:6:10: thing `t`: `timeout`: '3 days' {duration}",
         "f.yaml:7:6: thing `t`: `run`: expected a text or a list of texts, got a mapping",

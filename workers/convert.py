@@ -66,7 +66,7 @@ class Converter:
     def struct(self, at: At, data: Any, cls: type[T], what: str, within: str = "") -> T | None:
         """Return the Struct `data` says, or None after noting what is wrong. `within` is the key path inside `what`."""
         if not isinstance(data, dict):
-            self._note(at, what, within, f"expected a mapping, got {shown(data)}")
+            self._note(at, what, within.removesuffix("."), f"expected a mapping, got {shown(data)}")
             return None
         fields = {field.encode_name: field for field in msgspec.structs.fields(cls)}
         before = len(self.faults)
@@ -148,12 +148,11 @@ class Converter:
             return msgspec.convert(data, hint, dec_hook=read_duration)
         except TickpoolError as error:
             return self._note(at, what, within, str(error))
-        except msgspec.ValidationError as error:
+        except (msgspec.ValidationError, UnicodeEncodeError):  # a lone surrogate where a number is expected
             if get_origin(hint) is Literal and isinstance(data, str):
                 near = did_you_mean(data, [str(word) for word in get_args(hint)])
                 return self._note(at, what, within, f"{shown(data)} is not one of its values{near}")
-            rule = _rule(hint) if get_origin(hint) is not Annotated else str(error).removeprefix("Expected ")
-            return self._note(at, what, within, f"expected {rule}, got {shown(data)}")
+            return self._note(at, what, within, f"expected {_rule(hint)}, got {shown(data)}")
 
 
 def _name(cls: type, data: Any, index: int) -> str:
@@ -185,6 +184,9 @@ def _rule(hint: Any) -> str:
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         return _either(arguments)
+    if origin is Annotated:
+        bounds = {"from": hint.__metadata__[0].ge, "to": hint.__metadata__[0].le}
+        return " ".join([_rule(arguments[0]), *(f"{word} {n}" for word, n in bounds.items() if n is not None)])
     if origin is Literal:
         return "one of " + ", ".join(str(word) for word in arguments)
     if origin in (tuple, list):

@@ -106,7 +106,10 @@ class Executor:
         }
 
         def is_free(new: list[Event]) -> bool:
-            return (ask_first or stop.reason is None) and not _is_claimed(new, run_id, attempt)
+            if _is_claimed(new, run_id, attempt):
+                return False
+            # Who leads since then hands out what waits, and counts what runs: this start would come behind its back.
+            return ask_first or (stop.reason is None and not _is_led_anew(new))
 
         self._reader.seek(since)
         try:
@@ -213,6 +216,10 @@ class Executor:
 
 def _key(request: RunRequest) -> tuple[str, int]:
     return str(request["run_id"]), int(request.get("attempt") or 1)
+
+
+def _is_led_anew(events: list[Event]) -> bool:
+    return any(event.get("event") == "supervisor_started" for event in events)
 
 
 def _is_claimed(events: list[Event], run_id: str, attempt: int) -> bool:

@@ -95,7 +95,7 @@ class Document:
         if isinstance(data, dict) and not any(name in data for name in internal):
             try:
                 return msgspec.convert(data, type, dec_hook=read_duration), []
-            except (msgspec.ValidationError, TickpoolError):
+            except (msgspec.ValidationError, UnicodeEncodeError, TickpoolError):
                 pass  # msgspec stops at its first fault and knows no lines; the converter finds them all.
         return self.convert(at, data, type, what, later=later, internal=internal)
 

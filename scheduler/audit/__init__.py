@@ -83,6 +83,7 @@ class _Auditor:
             "run_started": self.runs.start,
             "run_finished": self.runs.finish,
             "schedules_loaded": self.fires.load,
+            "limits_loaded": self.runs.limits.load,
             "worker_exited": self.runs.bury,
             "clock_jumped": self._clock_jumped,
             "supervisor_started": self._supervisor_started,
@@ -150,6 +151,7 @@ class _Auditor:
             self._compare_checkpoint()
             if self.services.leader is not None:
                 self.services.pass_time(event, now)
+                self.runs.limits.pass_time()
             if self.runs.dead:
                 self.runs.look_after_the_dead(now)
             step = self._steps.get(name)
@@ -195,16 +197,21 @@ class _Auditor:
             if "request" in event:
                 run_id, part = event["request"]
                 runs[run_id]["request"].update(part)
+        limits: Event = next(
+            (event["limits"] for event in checkpoint if "limits" in event), {"pools": {}, "tenants": {}}
+        )
         rows = [row for event in checkpoint for row in event.get("schedules", ())]
         is_first = self.lines <= len(checkpoint) + 2 and self.first_seq > 1
         if not is_first:
             self.runs.compare(list(runs.values()))
+            self.runs.limits.compare(limits)
             self.fires.compare(rows)
             return
         self.ledger.notes.append(f"what was before seq {self.first_seq} is gone; its checkpoint is taken for it")
         for event in checkpoint:
             if "supervisor" in event:
                 self.services.lead(event["supervisor"], seconds(event["timestamp"]))
+        self.runs.limits.load(limits, 0.0)
         for row in rows:
             self.fires.restore(row)
         for event in checkpoint:

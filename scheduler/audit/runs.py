@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from itertools import islice
 
 import msgspec
 
@@ -12,6 +13,7 @@ from workers.ids import is_run_id
 from workers.process import Identity, is_alive
 from workers.run_request import next_attempt
 
+from .limits import Lane, LimitBook
 from .report import Ledger, Place, shown
 from .services import Services
 from .times import moment_of, seconds
@@ -25,13 +27,17 @@ Worker = tuple[str, int, int]
 
 
 class _Run(msgspec.Struct):
-    """An open run: waiting since `free_s` of the services' clock, or on a worker."""
+    """An open run: waiting since `free_s` of the services' clock, or on a worker.
+
+    `full_s` is for how long its lane had been full when it began to wait.
+    """
 
     request: Event
     place: Place
     attempt: int
     waits_since_s: float
     retry_at_s: float = 0.0
+    full_s: float = 0.0
     worker: Worker | None = None
     is_pooled: bool = False
 
@@ -48,6 +54,7 @@ class RunBook:
         self.ended: set[str] = set()
         self.outcomes: dict[tuple[str, int], str] = {}
         self.schedule_of: dict[str, str] = {}
+        self.limits = LimitBook(ledger, services)
         self._keeps_outcomes = keeps_outcomes
         self._ledger = ledger
         self._services = services
@@ -117,6 +124,8 @@ class RunBook:
         self._check_wait(run_id, run)
         self._note(run_id, attempt, "")
         self._put_on_worker(run_id, run, event)
+        if run.is_pooled:
+            self.limits.check_start(run_id, _lane(run), now)
 
     # running -> finished, or running -> queued for the next attempt
     def finish(self, event: Event, now: float) -> None:
@@ -141,6 +150,7 @@ class RunBook:
             run.attempt = int(event["next_attempt"])
             run.retry_at_s = seconds(event["retry_at"]) if event.get("retry_at") else 0.0
             run.waits_since_s = self._services.free_s + max(0.0, run.retry_at_s - now)
+            run.full_s = self.limits.full_s(_lane(run))
             run.place = ledger.place
         else:
             self._close(run_id, run)
@@ -172,6 +182,7 @@ class RunBook:
     def lead(self) -> None:
         """Take in that a service begins to lead: from here on, runs start under it."""
         self._led.clear()
+        self.limits.lead()
 
     def stop(self) -> None:
         """Take in that the leader has stopped: what started under it has ended."""
@@ -223,7 +234,8 @@ class RunBook:
             self._ledger.notes.append(text)
 
     def _open(self, run_id: str, schedule_id: str, request: Event, attempt: int) -> None:
-        self.open[run_id] = _Run(request, self._ledger.place, attempt, self._services.free_s)
+        run = self.open[run_id] = _Run(request, self._ledger.place, attempt, self._services.free_s)
+        run.full_s = self.limits.full_s(_lane(run))
         if schedule_id:
             self._of_schedule.setdefault(schedule_id, {})[run_id] = None
 
@@ -234,6 +246,9 @@ class RunBook:
         others = self._of_schedule.get(schedule_id)
         if others is not None:
             others.pop(run_id, None)
+            for name in islice(others, 1):
+                if self.open[name].request.get("overlap") == "queue":
+                    self.open[name].full_s = self.limits.full_s(_lane(self.open[name]))
             if not others:
                 del self._of_schedule[schedule_id]
 
@@ -248,6 +263,7 @@ class RunBook:
         run.is_pooled = run.request.get("event") == "schedule_enqueued" or run.request.get("pid") != worker[1]
         if run.is_pooled:
             self._services.running += 1
+            self.limits.take(run_id, _lane(run))
             self._led[run_id] = None
 
     def _take_off_worker(self, run_id: str, run: _Run) -> None:
@@ -255,6 +271,7 @@ class RunBook:
             del self._busy[run.worker]
         if run.is_pooled:
             self._services.running -= 1
+            self.limits.give_back(run_id, _lane(run))
             self._led.pop(run_id, None)
         run.worker, run.is_pooled = None, False
 
@@ -286,11 +303,11 @@ class RunBook:
                 self._ledger.violate("G2", text)
 
     def _check_wait(self, run_id: str, run: _Run) -> None:
-        """What waits while a worker is free waits without a reason, unless it waits for its schedule's turn."""
+        """What waits while a worker and a slot are free waits without a reason, unless for its schedule's turn."""
         since_s = run.waits_since_s
         if run.request.get("overlap") == "queue":
             since_s = max(since_s, self._turn_since_s.get(str(run.request.get("schedule_id")), 0.0))
-        waited_s = self._services.free_s - since_s
+        waited_s = self._services.free_s - since_s - (self.limits.full_s(_lane(run)) - run.full_s)
         if waited_s > self._lateness_s:
             self._ledger.violate("lateness", f"run `{run_id}` waited for {waited_s:.1f} s while a worker was free")
 
@@ -319,3 +336,9 @@ class RunBook:
         if given != due:
             text = f"run `{event['run_id']}` goes on with attempt {given}; its request says {due}"
             self._ledger.violate("G1", text)
+
+
+def _lane(run: _Run) -> Lane:
+    """Return tenant and pool of a run; whoever names none is of the tenant `default`, in no pool."""
+    tenant, pool = run.request.get("tenant"), run.request.get("pool")
+    return tenant if isinstance(tenant, str) and tenant else "default", pool if isinstance(pool, str) else ""

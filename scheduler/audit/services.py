@@ -13,14 +13,15 @@ class Services:
     """Follows the events of services, and the time in which a worker was free.
 
     `free_s` is a clock that runs only while a service led and had a free worker: what waits while it runs waits without
-    a reason. It is credited when the leader is heard of again: until then it may have been dead.
+    a reason. It is credited when the leader is heard of again: until then it may have been dead, and the time is
+    `uncredited_s`.
     """
 
     def __init__(self) -> None:
         self.leader: Event | None = None
         self.running = 0
         self.free_s = 0.0
-        self._uncredited_s = 0.0
+        self.uncredited_s = 0.0
         self._seen_at = 0.0
         self.judged_to = 0
 
@@ -32,18 +33,18 @@ class Services:
         if event["event"] == "clock_jumped":
             self._seen_at = now  # that much the clock has moved, and no time has passed
         if self.running < int(leader.get("max_parallel") or 0) and now > self._seen_at:
-            self._uncredited_s += now - self._seen_at
+            self.uncredited_s += now - self._seen_at
         self._seen_at = now
         if event.get("pid") == leader["pid"]:
-            self.free_s += self._uncredited_s
-            self._uncredited_s = 0.0
+            self.free_s += self.uncredited_s
+            self.uncredited_s = 0.0
 
     def lead(self, event: Event, now: float) -> None:
         """Take in a `supervisor_started`, or the one that a checkpoint repeats."""
         recorded_identity(event)
         self.leader = event
         # The last tick of the one before may be cut off; this one goes on from there.
-        self._uncredited_s, self._seen_at, self.judged_to = 0.0, now, 0
+        self.uncredited_s, self._seen_at, self.judged_to = 0.0, now, 0
 
     def judge(self, fire: int) -> None:
         """Take in that the leader has judged a fire time: a tick judges all that is due, of every schedule."""
