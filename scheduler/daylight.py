@@ -39,7 +39,12 @@ class Turn(NamedTuple):
 
     def __str__(self) -> str:
         way = "forward" if self.is_forward else "back"
-        return f"the clock goes {way} {_clock(self.before)} -> {_clock(self.after)}"
+        return f"the clock goes {way} {self.hands()}"
+
+    def hands(self) -> str:
+        """Return what the clock shows before and after, with dates where a whole day is left out."""
+        form = "%H:%M" if abs(self.after - self.before) < _DAY else "%Y-%m-%d %H:%M"
+        return f"{self.before:{form}} -> {self.after:{form}}"
 
 
 @lru_cache(1024)
@@ -86,7 +91,8 @@ def remark_on(schedule: Schedule, fire: datetime) -> str:
     since = max(now - _LONGEST_WAIT, previous.astimezone(UTC)) if previous else now - _LONGEST_WAIT
     told = [
         text
-        for turn in turns(schedule.zone, since, now + _DAY)
+        for turn in turns(schedule.zone, min(since, now - _DAY), now + _DAY)
+        if not turn.is_forward or since < turn.at <= now
         for _, expression in clock_expressions(schedule)
         for text in _remarks(expression, turn, now, fire.astimezone(schedule.zone))
     ]
@@ -96,14 +102,14 @@ def remark_on(schedule: Schedule, fire: datetime) -> str:
 def _remarks(expression: Expression, turn: Turn, now: datetime, fire: datetime) -> Iterator[str]:
     is_fixed = expression.fields.is_fixed
     wall = fire.replace(tzinfo=None, fold=0)
-    if turn.is_forward and turn.at <= now:
+    if turn.is_forward:
         walls = touched(expression, turn)
         if walls and not is_fixed:
             day = "" if walls[0].date() == wall.date() else f"on {walls[0]:%Y-%m-%d} "
             yield f"{day}{turn}: {_range(walls)} {'does' if len(walls) == 1 else 'do'} not come"
         elif walls and turn.at == now:
             yield f"{turn}: {_range(walls)} fire{'s' if len(walls) == 1 else ''} at {_clock(wall)}"
-    elif not turn.is_forward and turn.span()[0] <= wall < turn.span()[1] and wall in touched(expression, turn):
+    elif turn.span()[0] <= wall < turn.span()[1] and wall in touched(expression, turn):
         which = "fires the first time" if is_fixed else f"this is the {'second' if fire.fold else 'first'} time"
         yield f"{turn}: {_clock(wall)} comes twice; {which}"
 

@@ -65,9 +65,9 @@ def _told(expression: Expression, hits: _Hits) -> str:
     s = "s" if len(walls) == 1 else ""
     is_fixed = expression.fields.is_fixed
     if turn.is_forward:
-        comes = f"{which} do{'es' if s else ''} not come {when} (clock {turn.before:%H:%M} -> {turn.after:%H:%M})"
+        comes = f"{which} do{'es' if s else ''} not come {when} (clock {turn.hands()})"
         return f"{comes}: fire{s} at {turn.after:%H:%M}" if is_fixed else f"{comes}: do{'es' if s else ''} not fire"
-    comes = f"{which} come{s} twice {when} (clock {turn.before:%H:%M} -> {turn.after:%H:%M})"
+    comes = f"{which} come{s} twice {when} (clock {turn.hands()})"
     return f"{comes}: fire{s} the first time" if is_fixed else f"{comes}: fire{s} both times"
 
 

@@ -103,7 +103,11 @@ def either_day(expression: Expression) -> Iterator[Slip]:
         yield Slip("either-day", message, words, expression.with_fields({_DAY: ANY, _WEEKDAY: weekdays + week}))
         return
     both = [expression.with_fields({_WEEKDAY: ANY}), expression.with_fields({_DAY: ANY})]
-    yield Slip("either-day", message, "if that is meant; else only one of the two", both)
+    alive = [text for text in both if (half := read_expression(text, expression.seed)) and half.ever_fires()]
+    if len(alive) == 1:
+        yield Slip("either-day", message, "the other half never fires", alive[0])
+    else:
+        yield Slip("either-day", message, "if that is meant; else only one of the two", both)
 
 
 def _join(words: list[str]) -> str:

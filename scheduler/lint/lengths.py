@@ -61,7 +61,7 @@ def certain_overlap(schedule: Schedule, durations: Durations, now: datetime) -> 
         return
     times = math.ceil(durations.p50_s / usual)
     consequence = _CONSEQUENCES[schedule.overlap].format(
-        skipped="every second fire time" if times == 2 else f"{times - 1} of {times} fire times",
+        skipped="every second fire time is" if times == 2 else f"{times - 1} of {times} fire times are",
         growth=_growth(usual, durations.p50_s),
     )
     message = (
@@ -80,7 +80,7 @@ def certain_overlap(schedule: Schedule, durations: Durations, now: datetime) -> 
 
 
 _CONSEQUENCES = {
-    "skip": "{skipped} is skipped",
+    "skip": "{skipped} skipped",
     "queue": "the queue grows without bound, by {growth}",
     "replace": "each run is ended by the next, and none succeeds",
 }

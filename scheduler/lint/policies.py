@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from itertools import islice, pairwise
+from typing import Protocol
+from zoneinfo import ZoneInfo
 
 from scheduler.schedule_model import Schedule
 from workers.units import Duration
@@ -13,16 +16,29 @@ from .finding import Finding, about
 
 __all__ = ["catchup_flood", "idle_window", "intervals"]
 
-_LOOKED_AT = 100
+_LOOKED_AT = 50
+_AHEAD = timedelta(days=5 * 366)
 _MOST_RUNS = 100
 _WEEK = timedelta(days=7)
 _STEPS_S = (86400, 3600, 600, 60, 10, 1)
 
 
-def intervals(schedule: Schedule, now: datetime) -> list[timedelta]:
-    """Return the times between the coming fire times, at most a hundred."""
-    end = now + timedelta(days=5 * 366)
-    fires = islice(schedule.fires.between(now.astimezone(schedule.zone), end), _LOOKED_AT + 1)
+class _Fires(Protocol):
+    """What a schedule fires by; equal for schedules that write the same."""
+
+    def between(self, since: datetime, until: datetime) -> Iterator[datetime]: ...
+    def __hash__(self) -> int: ...
+
+
+def intervals(schedule: Schedule, now: datetime) -> Sequence[timedelta]:
+    """Return the times between the coming fire times, at most fifty."""
+    return _intervals(schedule.fires, schedule.zone, now)
+
+
+# Schedules share their expressions, and the days of one that is rare are slow to search.
+@lru_cache(4096)
+def _intervals(trigger: _Fires, zone: ZoneInfo, now: datetime) -> Sequence[timedelta]:
+    fires = islice(trigger.between(now.astimezone(zone), now + _AHEAD), _LOOKED_AT + 1)
     return [after - before for before, after in pairwise(fire.astimezone(UTC) for fire in fires)]
 
 
@@ -34,8 +50,12 @@ def idle_window(schedule: Schedule, now: datetime) -> Iterator[Finding]:
     window = schedule.catchup_window
     if schedule.catchup != "latest" or window is None:
         return
-    longest = max(intervals(schedule, now), default=None)
-    if longest is None or window < longest:
+    first = schedule.fires.next(now.astimezone(schedule.zone))
+    second = first and schedule.fires.next(first)
+    if first is None or second is None or window < second.astimezone(UTC) - first.astimezone(UTC):
+        return  # the plain case, told without fifty fire times
+    longest = max(intervals(schedule, now))
+    if window < longest:
         return
     message = f"`catchup_window: {window}` cuts nothing off: the latest fire time is never older than {_text(longest)}"
     half = longest / 2
