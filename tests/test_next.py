@@ -106,7 +106,9 @@ def remarks(cron: str, zone: str, *since: int, count: int = 8) -> dict[str, str]
             "Pacific/Apia",
             (2011, 12, 28),
             {
-                "2011-12-31T00:00:00+14:00": "the clock goes forward 2011-12-30 00:00 -> 2011-12-31 00:00: 12:00 fires at 00:00"
+                "2011-12-31T00:00:00+14:00": (
+                    "the clock goes forward 2011-12-30 00:00 -> 2011-12-31 00:00: 12:00 fires at 00:00"
+                )
             },
         ),
         ("30 2 * * *", "America/Sao_Paulo", (2027, 1, 1), {}),
