@@ -661,11 +661,13 @@ def test_a_file_that_is_no_yaml_is_a_fault(project: Path) -> None:
     assert (len(found.faults), found.remarks) == (1, [])
 
 
-def test_a_remark_is_wrapped_to_a_terminal_and_never_inside_its_place(look: Look) -> None:
+def test_a_remark_is_wrapped_to_a_terminal_and_never_inside_what_people_copy(look: Look) -> None:
     [remark] = look('- id: a\n  cron: "*/7 * * * *"\n  dag: dags/d.yaml\n')
     lines = render(remark, 60).splitlines()
     assert lines[0].startswith(f"{remark.file}:2:9:")
     assert all(len(line) <= 60 for line in lines[1:])
+    assert any("`*/7`" in line for line in lines)
+    assert any('`cron: "@every 7m"`' in line for line in lines)
     assert render(remark, None).splitlines() == [
         f"{remark.file}:2:9: uneven-step: schedule `a`: `*/7` in the minutes is not every 7 minutes:"
         " from :56 to :00 it is 4 minutes",

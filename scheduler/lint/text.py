@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from textwrap import wrap
 
 from workers.terminal import clean
@@ -12,6 +13,8 @@ from .reading import Remark
 __all__ = ["render"]
 
 _INDENT = "    "
+_SHORTEST = 20
+_HELD = "\N{NO-BREAK SPACE}"
 
 
 def render(remark: Remark, width: int | None) -> str:
@@ -20,14 +23,14 @@ def render(remark: Remark, width: int | None) -> str:
     lines = [f"{place}: {remark.rule}: schedule `{remark.schedule_id}`: {remark.message}", f"  mend: {mend(remark)}"]
     if width is None:
         return "\n".join(map(clean, lines))
-    # A place is clicked or copied: it is not torn at its slashes or hyphens.
-    return "\n".join(
-        part
-        for line in lines
-        for part in wrap(
-            clean(line), max(width, 20), subsequent_indent=_INDENT, break_long_words=False, break_on_hyphens=False
-        )
-    )
+    return "\n".join(part for line in lines for part in _wrapped(clean(line), max(width, _SHORTEST)))
+
+
+def _wrapped(line: str, width: int) -> list[str]:
+    """Wrap a line; what people copy, a place or a text in backticks, stays whole."""
+    held = re.sub(r"`[^`]*`", lambda match: match[0].replace(" ", _HELD), line)
+    parts = wrap(held, width, subsequent_indent=_INDENT, break_long_words=False, break_on_hyphens=False)
+    return [part.replace(_HELD, " ") for part in parts]
 
 
 def mend(remark: Remark) -> str:
