@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Iterable
-from itertools import islice
 from pathlib import Path
 
 import msgspec
@@ -20,6 +19,7 @@ __all__ = ["Durations", "durations_of", "read_durations"]
 _COUNTED = ("success", "failed", "timeout")
 _PER_SCHEDULE = 1000
 _NEWEST = 200_000
+_ID = b'"schedule_id":"'
 
 
 class Durations(msgspec.Struct, frozen=True):
@@ -34,12 +34,15 @@ class Durations(msgspec.Struct, frozen=True):
 def read_durations(log: Path, *, per_schedule: int = _PER_SCHEDULE, newest: int = _NEWEST) -> dict[str, Durations]:
     """Return the durations of each schedule in the log, through all its segments, newest first.
 
-    At most `newest` ends are read, and of one schedule the last `per_schedule`; a log that is not there has none.
-    That bounds memory; of time, a second for the first 200,000 ends and 2 s a GiB of lines that are no end.
-    Takes no lock. Raises LogUnreadable.
+    Of one schedule the last `per_schedule` ends count, and at most `newest` of all; a log that is not there has none.
+    Measured, 1.3 to 2.5 s a GiB of log. Takes no lock. Raises LogUnreadable.
     """
-    ends = (event for event in read_backward(log, holding=b'"run_finished"') if _is_counted(event))
-    return durations_of(islice(ends, newest), per_schedule=per_schedule)
+    lengths = _Lengths(per_schedule)
+    for event in read_backward(log, wanted=lengths.is_wanted):
+        lengths.add(event)
+        if lengths.count >= newest:
+            break
+    return lengths.summaries()
 
 
 def durations_of(events: Iterable[Event | None], *, per_schedule: int = _PER_SCHEDULE) -> dict[str, Durations]:
@@ -48,18 +51,46 @@ def durations_of(events: Iterable[Event | None], *, per_schedule: int = _PER_SCH
     Every attempt counts as one. Ends that were cancelled or crashed, runs by hand and lines that are no event of the
     kind do not count. Quantiles are by nearest rank: a length that was measured.
     """
-    lengths: dict[str, array[float]] = {}
+    lengths = _Lengths(per_schedule)
     for event in events:
-        if event is not None and _is_counted(event):
-            of_schedule = lengths.setdefault(event["schedule_id"], array("d"))
-            if len(of_schedule) < per_schedule:
-                of_schedule.append(event["duration_s"])
-    return {schedule_id: _summary(sorted(of_schedule)) for schedule_id, of_schedule in lengths.items() if of_schedule}
+        lengths.add(event)
+    return lengths.summaries()
 
 
-def _is_counted(event: Event | None) -> bool:
+class _Lengths:
+    """The lengths of each schedule's attempts, `count` in all, until it has enough of them."""
+
+    def __init__(self, per_schedule: int) -> None:
+        self.count = 0
+        self._per_schedule = per_schedule
+        self._of: dict[str, array[float]] = {}
+        self._full: set[bytes] = set()
+
+    def is_wanted(self, line: bytes) -> bool:
+        """Say whether a line may be the end of a run whose schedule has not enough; from its bytes, for speed."""
+        if b'"run_finished"' not in line:
+            return False
+        start = line.find(_ID)
+        return start < 0 or line[start : line.find(b'"', start + len(_ID))] not in self._full
+
+    def add(self, event: Event | None) -> None:
+        if event is None or not _is_counted(event):
+            return
+        schedule_id = event["schedule_id"]
+        lengths = self._of.setdefault(schedule_id, array("d"))
+        if len(lengths) < self._per_schedule:
+            lengths.append(event["duration_s"])
+            self.count += 1
+        if len(lengths) >= self._per_schedule:
+            self._full.add(_ID + schedule_id.encode(errors="replace"))
+
+    def summaries(self) -> dict[str, Durations]:
+        return {schedule_id: _summary(sorted(lengths)) for schedule_id, lengths in self._of.items() if lengths}
+
+
+def _is_counted(event: Event) -> bool:
     """Whether it is the end of a schedule's attempt whose length tells something; another hand may have written it."""
-    if event is None or event.get("event") != "run_finished" or event.get("status") not in _COUNTED:
+    if event.get("event") != "run_finished" or event.get("status") not in _COUNTED:
         return False
     schedule_id, length = event.get("schedule_id"), event.get("duration_s")
     is_length = isinstance(length, int | float) and not isinstance(length, bool) and 0 <= length < math.inf

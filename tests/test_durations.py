@@ -57,6 +57,20 @@ def test_of_one_schedule_the_newest_ends_count_and_of_the_log_the_newest(path: P
     assert read_durations(path, newest=3) == {"b": Durations(1, 1.0, 1.0, 1.0), "a": Durations(2, 4.0, 5.0, 5.0)}
 
 
+def test_a_busy_schedule_does_not_crowd_out_a_rare_one(path: Path, write: Write) -> None:
+    write(end("rare", 60.0), *(end("busy", 1.0) for _ in range(20)))
+    assert read_durations(path, per_schedule=3, newest=4) == {
+        "busy": Durations(3, 1.0, 1.0, 1.0),
+        "rare": Durations(1, 60.0, 60.0, 60.0),
+    }
+
+
+def test_a_line_with_blanks_in_its_json_counts_like_any_other(path: Path) -> None:
+    line = '{"event": "run_finished", "schedule_id": "a", "status": "success", "duration_s": 2.5}\n'
+    path.write_text(line * 3)
+    assert read_durations(path, per_schedule=2) == {"a": Durations(2, 2.5, 2.5, 2.5)}
+
+
 def test_what_does_not_count_is_no_end_of_the_newest(path: Path, write: Write) -> None:
     write(end("a", 1.0), end("a", 2.0, "crashed"), end("a", 3.0, "cancelled"))
     assert read_durations(path, newest=1) == {"a": Durations(1, 1.0, 1.0, 1.0)}
