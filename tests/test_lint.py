@@ -186,6 +186,11 @@ def test_one_day_field_means_what_it_says(text: str) -> None:
             "0 9 1 */4 *",
         ),
         (
+            "0 9 1 5/5 *",
+            "`5/5` in the months is not every 5 months: from October to May it is 7 months",
+            "0 9 1 1/4 *",
+        ),
+        (
             "0 9 * * */2",
             "`*/2` in the days of the week is not every 2 days: from Saturday to Sunday it is 1 day",
             "0 9 * * MON,WED,FRI",
@@ -343,6 +348,12 @@ def test_the_rule_tells_exactly_the_schedules_that_brute_force_finds(text: str, 
             "America/New_York",
             "02:30 does not come on 2027-03-14, 2028-03-12 (clock 02:00 -> 03:00): fires at 03:00",
             {"cron": "30 3 * * *"},
+        ),
+        (
+            "30 2,3 * * *",
+            "America/New_York",
+            "02:30 does not come on 2027-03-14, 2028-03-12 (clock 02:00 -> 03:00): fires at 03:00",
+            {"cron": "30 3,4 * * *"},
         ),
         (
             "30 1 * * *",
@@ -534,6 +545,13 @@ def test_a_herd_meets_across_zones_and_steps() -> None:
     assert found.write == {"cron": "H/15 * * * *"}
 
 
+def test_a_herd_of_periods_is_told_and_those_of_another_period_are_not_part_of_it() -> None:
+    schedules = [*many(11, "@every 1h"), schedule("@every 7h", "rare"), schedule("@every 90s", "often")]
+    found = list(herd(schedules, NOW, 3))
+    assert [(each.write, len(each.schedules)) for each in found] == [({}, 13)]
+    assert list(herd(many(10, "@every 1h"), NOW, 3)) == []
+
+
 def test_a_herd_that_cannot_be_spread_is_told_once_without_a_text_to_write() -> None:
     [found] = herd(many(12, "* * * * *"), NOW, 3)
     assert (found.write, len(found.schedules)) == ({}, 12)
@@ -550,7 +568,7 @@ def test_a_herd_that_was_spread_is_none(count: int, cron: str) -> None:
 
 
 def test_two_schedules_that_do_the_same_are_told_and_others_are_not() -> None:
-    twin = schedule("0  3 * * *", "twin", params={"a": 1, "b": 2})
+    twin = schedule("0 3 * * *", "twin", params={"a": 1, "b": 2})
     first = schedule("0 3 * * *", "first", params={"b": 2, "a": 1})
     others = [
         schedule("0 3 * * *", "other_params", params={"a": 2}),

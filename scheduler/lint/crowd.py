@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from scheduler.cron import Cron
 from scheduler.expressions import Expression, clock_expressions, expressions
 from scheduler.schedule_model import Schedule
 
@@ -63,9 +64,15 @@ def _alike(schedules: Sequence[Schedule]) -> list[_Alike]:
 def _fire_key(schedule: Schedule) -> Hashable:
     """Return what is equal for schedules that fire at the same times: an `H` that hashes alike is no difference."""
     read = clock_expressions(schedule)
-    if len(read) != len(expressions(schedule)):
-        return schedule.fires, schedule.timezone
-    return tuple(_days_and_times(each) for _, each in read), schedule.timezone, _spread_text(schedule) is not None
+    if isinstance(schedule.fires, Cron) and len(read) == 1:
+        [(_, expression)] = read
+        return _days_and_times(expression), schedule.timezone, _spread_text(schedule) is not None
+    return _times(schedule), schedule.id if any("H" in text.upper() for text in expressions(schedule)) else ""
+
+
+def _times(schedule: Schedule) -> str:
+    """Return what the schedule says about its fire times, as text."""
+    return json.dumps({**schedule.spec, "dag": ""}, sort_keys=True, default=str)
 
 
 def _days_and_times(expression: Expression) -> Hashable:
@@ -150,8 +157,7 @@ def duplicate(schedules: Sequence[Schedule]) -> Iterator[Finding]:
     first: dict[Hashable, Schedule] = {}
     for schedule in schedules:
         params = json.dumps(schedule.params, sort_keys=True)
-        texts = tuple(" ".join(text.split()).upper() for text in expressions(schedule))
-        key = (schedule.dag, params, schedule.tenant, schedule.project, schedule.timezone, texts)
+        key = (schedule.project, schedule.dag, params, schedule.tenant, _times(schedule))
         other = first.setdefault(key, schedule)
         if other is not schedule:
             message = f"it runs the same DAG with the same params at the same times as `{other.id}`"
