@@ -29,11 +29,13 @@ from scheduler.lint.dates import either_day, never_fires, never_fires_again, sho
 from scheduler.lint.finding import Finding, Slip
 from scheduler.lint.lengths import certain_overlap, limit_too_short, short_limits
 from scheduler.lint.policies import catchup_flood, idle_window
+from scheduler.lint.reading import place
 from scheduler.lint.rules import find
 from scheduler.lint.steps import uneven_step
 from scheduler.lint.text import render
 from scheduler.schedule_model import Schedule
 from scheduler.schedule_rules import schedule_from
+from scheduler.schedules import load_schedules
 from workers.event_log import EventLog
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -679,6 +681,26 @@ def test_a_file_that_is_no_yaml_is_a_fault(project: Path) -> None:
     assert (len(found.faults), found.remarks) == (1, [])
 
 
+def test_a_fault_of_a_file_as_a_whole_and_an_entry_that_is_no_mapping_stay_faults(project: Path) -> None:
+    (project / "schedules" / "a.yaml").mkdir()
+    (project / "schedules" / "b.yaml").write_text("- just a text\n- {id: b, cron: '*/7 * * * *', dag: dags/d.yaml}\n")
+    found = lint(project / "schedules", NOW, {}, 3)
+    assert [(Path(fault.path).name, fault.line) for fault in found.faults] == [("a.yaml", 0), ("b.yaml", 1)]
+    assert [(Path(remark.file).name, remark.line) for remark in found.remarks] == [("b.yaml", 2)]
+
+
+def test_a_file_that_has_changed_since_gives_the_place_of_the_schedule_as_it_was(project: Path) -> None:
+    file = project / "schedules" / "a.yaml"
+    file.write_text("# a remark\n- {id: a, cron: '*/7 * * * *', dag: dags/d.yaml}\n")
+    findings = list(find(load_schedules(project / "schedules"), NOW, {}, 3))
+    assert [(remark.line, remark.col) for remark in place(findings)] == [(2, 17)]
+    for text in ("", "- {id: other}\n", "- {id: a"):
+        file.write_text(text)
+        assert [(remark.line, remark.col) for remark in place(findings)] == [(2, 1)]
+    file.unlink()
+    assert [(remark.line, remark.col) for remark in place(findings)] == [(2, 1)]
+
+
 def test_a_remark_is_wrapped_to_a_terminal_and_never_inside_what_people_copy(look: Look) -> None:
     [remark] = look('- id: a\n  cron: "*/7 * * * *"\n  dag: dags/d.yaml\n')
     lines = render(remark, 60).splitlines()
@@ -762,7 +784,7 @@ def test_the_schedules_of_the_repository_have_no_remark() -> None:
     assert (found.remarks, found.faults) == ([], [])
 
 
-def test_a_hashed_expression_is_judged_as_it_hashes() -> None:
-    assume_seed = [slip for name in ("a", "b", "c") for slip in uneven_step(read_expression("H/7 * * * *", name))]  # type: ignore[arg-type]
-    assert len(assume_seed) == 3
-    assert {slip.write for slip in assume_seed} == {"H/6 * * * *"}
+def test_a_hashed_step_is_as_uneven_as_any_and_stays_hashed() -> None:
+    found = [slip for name in ("a", "b", "c") for slip in uneven_step(read_expression("H/7 * * * *", name))]  # type: ignore[arg-type]
+    assert [slip.write for slip in found] == ["H/6 * * * *"] * 3
+    assert len({slip.message for slip in found}) > 1

@@ -28,7 +28,7 @@ def clock_change(schedule: Schedule, now: datetime) -> Iterator[Finding]:
     midnight = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     ahead = turns(schedule.zone, midnight, midnight + _AHEAD)
     for index, expression in clock_expressions(schedule) if ahead else ():
-        told = [text for is_gap in (True, False) if (text := _told(expression, _hit(expression, ahead, is_gap)))]
+        told = [text for is_gap in (True, False) if (text := _told(expression, _hit(expression, ahead, is_gap=is_gap)))]
         if not told:
             continue
         message = "; ".join(told)
@@ -46,7 +46,7 @@ def clock_change(schedule: Schedule, now: datetime) -> Iterator[Finding]:
 _Hits = list[tuple[Turn, list[datetime]]]
 
 
-def _hit(expression: Expression, ahead: Sequence[Turn], is_gap: bool) -> _Hits:
+def _hit(expression: Expression, ahead: Sequence[Turn], *, is_gap: bool) -> _Hits:
     if expression.texts[_HOUR].startswith("*"):
         return []
     return [(turn, walls) for turn in ahead if turn.is_forward is is_gap and (walls := touched(expression, turn))]

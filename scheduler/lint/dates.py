@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from scheduler.cron import InvalidCron
 from scheduler.expressions import ANY, Expression, clock_expressions, expressions, read_expression
 from scheduler.schedule_model import Schedule
 
@@ -54,10 +53,7 @@ def _with_last_day(rule: str, expression: Expression, message: str) -> Slip:
         days = {_DAY: "LW" if is_weekday else "L"}
         words = "the last weekday of the month" if is_weekday else "the last day of the month"
     write = expression.with_fields(days)
-    try:
-        mended = read_expression(write, expression.seed)
-    except InvalidCron:
-        mended = None
+    mended = read_expression(write, expression.seed)
     if mended is None or not mended.ever_fires():
         return Slip(rule, message, "name a day that these months have")
     return Slip(rule, message, words, write)

@@ -144,8 +144,8 @@ def _place_in(name: str, findings: Sequence[Finding]) -> Iterator[Remark]:
         line, col = finding.line, 1
         if entry is not None:
             _, line, col, _ = document.fault((entry, *finding.at), "")
-        names = ("rule", "schedule_id", "message", "mend", "write", "schedules")
-        yield Remark(name, line, col, *(getattr(finding, each) for each in names))
+        what = (finding.rule, finding.schedule_id, finding.message, finding.mend, finding.write, finding.schedules)
+        yield Remark(name, line, col, *what)
 
 
 def _index_of(finding: Finding, entries: Sequence[Any], indexes: Sequence[int]) -> int | None:
