@@ -159,7 +159,8 @@ def _owed(history: History, name: str, spec: dict[str, Any], now: datetime) -> I
     since = history.judged_until(name, now)
     if since is None or not spec.get("enabled"):
         return
-    old = Schedule(name, str(spec.get("cron")), str(spec.get("dag")), timezone=str(spec.get("timezone")))
+    zone, group = str(spec.get("timezone")), str(spec.get("matrix_of") or "")
+    old = Schedule(name, str(spec.get("cron")), str(spec.get("dag")), timezone=zone, matrix_of=group)
     try:
         yield from missed_between(old, since, first_since(now), history, "down")
     except (InvalidCron, OSError, ValueError, KeyError) as error:

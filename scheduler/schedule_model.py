@@ -19,7 +19,8 @@ __all__ = ["Schedule", "compiled", "zone_of"]
 class Schedule(msgspec.Struct, frozen=True, dict=True, forbid_unknown_fields=True):
     """When to run which DAG, and what to do when that cannot be.
 
-    `file` and `line` say where it was read, `project` is the directory its paths start from.
+    `file` and `line` say where it was read, `project` is the directory its paths start from. `matrix_of` is the id of
+    the entry whose `matrix` made it.
     """
 
     id: str
@@ -30,6 +31,7 @@ class Schedule(msgspec.Struct, frozen=True, dict=True, forbid_unknown_fields=Tru
     enabled: bool = True
     description: str = ""
     params: dict[str, Any] = {}
+    matrix: dict[str, list[Any]] = {}
     overlap: Literal["skip", "queue", "allow"] = "skip"
     catchup: Literal["none", "latest", "all"] = "none"
     catchup_window: Duration | None = None
@@ -37,13 +39,14 @@ class Schedule(msgspec.Struct, frozen=True, dict=True, forbid_unknown_fields=Tru
     retries: Retries = Retries()
     retry_on_crash: bool = False
     project: str = "."
+    matrix_of: str = ""
     file: str = ""
     line: int = 0
 
     @functools.cached_property
     def fires(self) -> Cron:
         """The compiled expression; it judges datetimes in their own zone."""
-        return compiled(self.cron, self.id)
+        return compiled(self.cron, self.matrix_of or self.id)
 
     @functools.cached_property
     def zone(self) -> ZoneInfo:
@@ -53,7 +56,8 @@ class Schedule(msgspec.Struct, frozen=True, dict=True, forbid_unknown_fields=Tru
     @functools.cached_property
     def spec(self) -> dict[str, Any]:
         """What decides the fire times: the part of a schedule that the log keeps, to account for them later."""
-        return {"cron": self.cron, "timezone": self.timezone, "enabled": self.enabled, "dag": self.dag}
+        spec = {"cron": self.cron, "timezone": self.timezone, "enabled": self.enabled, "dag": self.dag}
+        return {**spec, "matrix_of": self.matrix_of} if self.matrix_of else spec
 
 
 # Schedules share what they write alike: 100,000 of them have few different expressions and zones.

@@ -13,6 +13,7 @@ from workers.errors import Fault, InvalidFile
 from workers.ids import ID_RULE, is_id
 from workers.yamlfile import Document
 
+from .matrix import wrong_matrix
 from .policy_rules import wrong_policies
 from .schedule_model import Schedule
 from .timing_rules import wrong_timing
@@ -28,7 +29,7 @@ _LATER = dict.fromkeys((
     "blackout", "every", "at", "after", "on_file", "on_deadline", "tags",
 ), "")
 # fmt: on
-_INTERNAL = ("project", "file", "line")
+_INTERNAL = ("project", "matrix_of", "file", "line")
 
 
 def schedule_from(entry: Schedule | Mapping[str, Any]) -> Schedule:
@@ -89,5 +90,6 @@ def _wrong(schedule: Schedule) -> Iterator[tuple[str, str]]:
             "params",
             f"`params` take {size} bytes as JSON; at most {_PARAMS_BYTES} are allowed, put the rest in a file",
         )
+    yield from wrong_matrix(schedule)
     yield from wrong_timing(schedule)
     yield from wrong_policies(schedule)

@@ -19,6 +19,7 @@ from workers.ownership import foreign_faults
 from workers.yamlfile import load_yaml
 
 from .dag_files import DagFiles, Signature, guard_stamps, stamp
+from .matrix import expand
 from .schedule_model import Schedule
 from .schedule_rules import read_schedule
 
@@ -166,10 +167,11 @@ def _read_file(
         faults += wrong
         if schedule is None:
             continue
-        twin = taken.get(schedule.id) or schedules.get(schedule.id)
-        if twin:
-            message = f"schedule `{schedule.id}`: this id is taken by {twin.file}:{twin.line}; ids are unique"
-            faults.append(document.fault((index, "id"), message))
-        faults += dags.faults(document, (index,), f"schedule `{schedule.id}`", schedule.dag, schedule.params)
-        schedules[schedule.id] = schedule
+        for each in expand(schedule):
+            twin = taken.get(each.id) or schedules.get(each.id)
+            if twin:
+                message = f"schedule `{each.id}`: this id is taken by {twin.file}:{twin.line}; ids are unique"
+                faults.append(document.fault((index, "id"), message))
+            faults += dags.faults(document, (index,), f"schedule `{each.id}`", each.dag, each.params)
+            schedules[each.id] = each
     return list(schedules.values()), faults

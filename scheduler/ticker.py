@@ -17,6 +17,7 @@ from workers.settings import read_settings
 from .cron import Cron, NaiveDatetime
 from .history import History
 from .judge import Fires, due, first_since, judge
+from .matrix import expand
 from .schedule_model import Schedule
 from .schedule_rules import schedule_from
 from .state_store import StateStore
@@ -133,7 +134,7 @@ def tick_once(now: datetime, schedules: Iterable[Schedule | Mapping[str, Any]], 
     store = StateStore(read_settings(os.environ).state_log())
     try:
         store.refresh()
-        ticker = Ticker(store, [schedule_from(entry) for entry in schedules], now)
+        ticker = Ticker(store, [each for entry in schedules for each in expand(schedule_from(entry))], now)
         requests = [event for event in ticker.tick(now) if event["event"] == "schedule_enqueued"]
     finally:
         store.close()

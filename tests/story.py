@@ -15,6 +15,7 @@ from typing import Any
 import time_machine
 
 from scheduler.history import Run
+from scheduler.matrix import expand
 from scheduler.reload import record_configuration
 from scheduler.schedule_rules import schedule_from
 from scheduler.schedules import Configuration
@@ -59,7 +60,8 @@ class Story:
 
     def load(self, *entries: dict[str, Any]) -> None:
         """Take other schedules."""
-        schedules = [schedule_from({"dag": "dags/d.yaml", **entry}) for entry in entries]
+        read = [schedule_from({"dag": "dags/d.yaml", **entry}) for entry in entries]
+        schedules = [each for schedule in read for each in expand(schedule)]
         configuration = Configuration("schedules", schedules, [], (), ())
         with self.clock(), self._as_supervisor():
             record_configuration(self.store, configuration, self.now)

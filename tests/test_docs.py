@@ -31,6 +31,7 @@ from workers.events import Event
 from workers.params import RUN_NAMES
 from workers.runner import run_dag
 from workers.settings import Settings, variables
+from workers.yamlfile import load_yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("scheduler", "workers")
@@ -124,7 +125,7 @@ def test_the_reference_has_every_environment_variable_with_its_default(reference
 @pytest.mark.parametrize(
     ("title", "model", "internal"),
     [
-        ("Schedules", Schedule, {"project", "file", "line"}),
+        ("Schedules", Schedule, {"project", "matrix_of", "file", "line"}),
         ("DAGs", Dag, {"project"}),
         ("Tasks", Task, set()),
         ("Retries", Retries, set()),
@@ -289,10 +290,11 @@ def test_every_yaml_in_the_docs_is_without_fault(name: str, text: str, tmp_path:
     (tmp_path / "dags").mkdir()
     if text.lstrip().startswith("- ") or re.search(r"^- id:", text, re.MULTILINE):
         (tmp_path / "schedules" / "it.yaml").write_text(text)
-        for dag in set(re.findall(r"^ +dag: (\S+)", text, re.MULTILINE)):
-            params = "".join(
-                f"  {each}: 1\n" for each in re.findall(r"(\w+):", "".join(re.findall(r"params: (\{.*\})", text)))
-            )
+        given: dict[str, set[str]] = {}
+        for entry in load_yaml(tmp_path / "schedules" / "it.yaml").data:
+            given.setdefault(entry["dag"], set()).update(entry.get("params", {}), entry.get("matrix", {}))
+        for dag, names in given.items():
+            params = "".join(f"  {each}: 1\n" for each in sorted(names))
             header = f"id: it\nparams:\n{params}" if params else "id: it\n"
             (tmp_path / dag).write_text(f"{header}tasks:\n  - id: one\n    run: [true]\n")
     else:

@@ -188,7 +188,10 @@ class _Account:
         if spec:
             self.was_known = True
             try:
-                self._schedule = Schedule(self._id, spec["cron"], str(spec.get("dag")), timezone=spec["timezone"])
+                group = str(spec.get("matrix_of") or "")
+                self._schedule = Schedule(
+                    self._id, spec["cron"], str(spec.get("dag")), timezone=spec["timezone"], matrix_of=group
+                )
                 key = (self._schedule.fires, self._schedule.timezone, self.watermark)
                 if key not in shared:
                     (shared[key],) = itertools.tee(self._fires(self.watermark, None), 1)
