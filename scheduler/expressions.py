@@ -12,7 +12,7 @@ from .cron_text import explain_fields
 from .cron_times import Calendar
 from .schedule_model import Schedule
 
-__all__ = ["ANY", "Expression", "clock_expressions", "expressions", "read_expression"]
+__all__ = ["ANY", "Expression", "clock_expressions", "expressions", "read_expression", "seed_of"]
 
 ANY = "*"
 
@@ -53,15 +53,20 @@ def expressions(schedule: Schedule) -> list[str]:
     return [schedule.cron]
 
 
+def seed_of(schedule: Schedule) -> str:
+    """Return what `H` hashes in the schedule's expressions: the id that its entry has in the file."""
+    return schedule.matrix_of or schedule.id
+
+
 def clock_expressions(schedule: Schedule) -> list[tuple[int, Expression]]:
     """Return those of a schedule's expressions that follow the wall clock, each with its number; not `@every`."""
-    read = (read_expression(text, schedule.id) for text in expressions(schedule))
+    read = (read_expression(text, seed_of(schedule)) for text in expressions(schedule))
     return [(index, expression) for index, expression in enumerate(read) if expression is not None]
 
 
-def read_expression(text: str, schedule_id: str) -> Expression | None:
+def read_expression(text: str, seed: str) -> Expression | None:
     """Read an expression, even one that never fires; None for `@every`. Raises InvalidCron."""
-    return _read(text, schedule_id if "H" in text.upper() else "")
+    return _read(text, seed if "H" in text.upper() else "")
 
 
 @lru_cache(4096)

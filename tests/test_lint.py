@@ -651,6 +651,23 @@ def test_a_remark_is_placed_at_the_value_to_mend(look: Look, text: str, places: 
     assert [(remark.line, remark.col, remark.rule) for remark in found] == places
 
 
+def test_a_matrix_is_told_once_for_what_its_entry_says_and_for_each_run_that_took_too_long(look: Look) -> None:
+    found = look(
+        "- {id: m, cron: 'H/7 * * * *', dag: dags/d.yaml, timeout: 5s, matrix: {n: [1, 2, 3]}}\n",
+        {"m.1": Durations(20, 1, 1, 1), "m.2": Durations(20, 1, 9, 9), "m.3": Durations(20, 1, 9, 9)},
+    )
+    assert [(each.rule, each.schedule_id, each.schedules, each.col) for each in found] == [
+        ("uneven-step", "m", ("m.1", "m.2", "m.3"), 17),
+        ("short-timeout", "m.2", ("m.2",), 59),
+        ("short-timeout", "m.3", ("m.3",), 59),
+    ]
+
+
+def test_a_matrix_hashes_as_one_so_it_is_not_told_to_write_h(look: Look) -> None:
+    [found] = look(f"- {{id: m, cron: '0 3 * * *', dag: dags/d.yaml, matrix: {{n: {list(range(12))}}}}}\n")
+    assert (found.rule, found.write, len(found.schedules)) == ("herd", {}, 12)
+
+
 def test_a_dead_expression_is_a_remark_and_the_schedules_beside_it_are_looked_at(look: Look) -> None:
     found = look(
         "- {id: dead, cron: '0 0 31 2 *', dag: dags/d.yaml}\n- {id: a, cron: '*/7 * * * *', dag: dags/d.yaml}\n"

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import msgspec
 
 from scheduler.cron import Cron
-from scheduler.expressions import Expression, clock_expressions, expressions
+from scheduler.expressions import Expression, clock_expressions, expressions, seed_of
 from scheduler.schedule_model import Schedule
 
 from .finding import Finding, Slip, about, about_expression
@@ -67,12 +67,12 @@ def _fire_key(schedule: Schedule) -> Hashable:
     if isinstance(schedule.fires, Cron) and len(read) == 1:
         [(_, expression)] = read
         return _days_and_times(expression), schedule.timezone, _spread_text(schedule) is not None
-    return _times(schedule), schedule.id if any("H" in text.upper() for text in expressions(schedule)) else ""
+    return _times(schedule), seed_of(schedule) if any("H" in text.upper() for text in expressions(schedule)) else ""
 
 
 def _times(schedule: Schedule) -> str:
     """Return what the schedule says about its fire times, as text."""
-    return json.dumps({**schedule.spec, "dag": ""}, sort_keys=True, default=str)
+    return json.dumps({**schedule.spec, "dag": "", "matrix_of": ""}, sort_keys=True, default=str)
 
 
 def _days_and_times(expression: Expression) -> Hashable:
@@ -135,9 +135,12 @@ def _named(members: Sequence[Schedule]) -> str:
 
 
 def _spread_text(schedule: Schedule) -> str | None:
-    """Return the schedule's only expression with `H` for its minute; None where that cannot be."""
+    """Return the schedule's only expression with `H` for its minute; None where that cannot be.
+
+    The combinations of a matrix hash alike, so it would not spread them.
+    """
     read = clock_expressions(schedule)
-    if len(expressions(schedule)) != 1 or not read:
+    if schedule.matrix_of or len(expressions(schedule)) != 1 or not read:
         return None
     [(_, expression)] = read
     minute = _hashed(expression)

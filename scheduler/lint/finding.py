@@ -28,11 +28,12 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """A remark on one schedule, placed by the path of a key in its entry.
 
     `mend` says in words what to do; `write` holds the keys with the values to write, where these can be named.
-    `schedules` are the ids of all that it concerns.
+    `schedules` are the ids of all that it concerns, `entry` is the id that stands in the file: a matrix makes others.
     """
 
     file: str
     line: int
+    entry: str
     at: At
     rule: str
     schedule_id: str
@@ -55,6 +56,7 @@ def about(
     return Finding(
         file=schedule.file,
         line=schedule.line,
+        entry=schedule.matrix_of or schedule.id,
         at=at,
         rule=rule,
         schedule_id=schedule.id,

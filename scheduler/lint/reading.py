@@ -11,6 +11,7 @@ import msgspec
 
 from scheduler.cron import InvalidCron
 from scheduler.expressions import read_expression
+from scheduler.matrix import expand
 from scheduler.schedule_model import Schedule
 from scheduler.schedule_rules import read_schedule
 from scheduler.schedules import FILE_BYTES, read_configuration, schedule_files
@@ -81,7 +82,7 @@ def _read_beside_faults(
             continue
         schedule, _ = read_schedule(document, (index,), project)
         if schedule is not None:
-            schedules.append(schedule)
+            schedules += expand(schedule)
             continue
         for place_in, finding in _dead(document, index, entry):
             told.add(document.fault((index, *place_in), "")[:3])
@@ -106,6 +107,7 @@ def _dead(document: Document, index: int, entry: Mapping[str, Any]) -> Iterator[
                 Finding(
                     file=document.path,
                     line=document.fault((index,), "").line,
+                    entry=str(entry.get("id")),
                     at=at,
                     rule=slip.rule,
                     schedule_id=str(entry.get("id")),
@@ -152,6 +154,6 @@ def _index_of(finding: Finding, entries: Sequence[Any], indexes: Sequence[int]) 
     """Return which entry the finding is about: the one on its line; of several on one line, the one with its id."""
     for index in indexes:
         entry = entries[index]
-        if len(indexes) == 1 or (isinstance(entry, dict) and str(entry.get("id")) == finding.schedule_id):
+        if len(indexes) == 1 or (isinstance(entry, dict) and str(entry.get("id")) == finding.entry):
             return index
     return None
