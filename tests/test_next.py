@@ -275,7 +275,8 @@ def test_next_counts_five_of_each_and_all_up_to_a_moment(command: Next) -> None:
     assert shown() == 5
     assert shown("--until", "7h") == 7
     assert shown("--until", "7h", "--count", "2") == 2
-    assert shown("--until", (datetime.now(UTC) + timedelta(hours=9)).isoformat()) == 9
+    # The clock goes on until the command reads it.
+    assert shown("--until", (datetime.now(UTC) + timedelta(hours=9)).isoformat()) in (8, 9)
     assert shown("--until", "2020-01-01T00:00:00Z") == 0
 
 

@@ -86,7 +86,9 @@ def _minutes(groups: Sequence[_Alike], now: datetime) -> Mapping[int, list[int]]
     at_minute: defaultdict[int, list[int]] = defaultdict(list)
     for number, group in enumerate(groups):
         first = group.members[0]
-        fires = first.fires.between(now.astimezone(first.zone), now + _AHEAD)
+        # Periods are the same in every zone, and a zone costs as much as they do.
+        zone = first.zone if clock_expressions(first) or not isinstance(first.fires, Cron) else UTC
+        fires = first.fires.between(now.astimezone(zone), now + _AHEAD)
         for minute in dict.fromkeys(int(fire.timestamp()) // 60 for fire in fires):
             at_minute[minute].append(number)
     return at_minute
