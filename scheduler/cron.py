@@ -14,7 +14,7 @@ from .cron_fields import InvalidCron, read_fields
 from .cron_text import explain_fields
 from .cron_times import EPOCH, Calendar, Period
 
-__all__ = ["Cron", "InvalidCron", "NaiveDatetime", "parse_cron"]
+__all__ = ["Cron", "InvalidCron", "NaiveDatetime", "parse_cron", "read_texts"]
 
 _LONGEST_EXPR = 256
 _MINUTE = timedelta(minutes=1)
@@ -76,7 +76,7 @@ class Cron:
         """Say it in plain words, such as `at 09:00 on Monday to Friday`, with `H` resolved."""
         if isinstance(self._times, Period):
             return f"every {self._times.period}"
-        return explain_fields(_texts(self.expr), self.seed)
+        return explain_fields(read_texts(self.expr), self.seed)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Cron) and (self.expr, self.seed) == (other.expr, other.seed)
@@ -95,7 +95,7 @@ def parse_cron(expr: str, *, seed: str = "") -> Cron:
     """Read five fields, an @alias or `@every 90s`; `H` hashes `seed`, the schedule's id. Raises InvalidCron."""
     if not isinstance(expr, str):
         raise InvalidCron("", "", "", f"must be text such as `*/5 * * * *`, not {type(expr).__name__}")
-    texts = _texts(expr)
+    texts = read_texts(expr)
     if texts[0] == "@EVERY":
         return Cron(expr, seed, Period(_read_period(expr, texts)))
     calendar = Calendar(read_fields(expr, texts, seed))
@@ -104,7 +104,7 @@ def parse_cron(expr: str, *, seed: str = "") -> Cron:
     return Cron(expr, seed, calendar)
 
 
-def _texts(expr: str) -> list[str]:
+def read_texts(expr: str) -> list[str]:
     """Split into five fields in upper case, or `@EVERY` and its period. Raises InvalidCron."""
     if len(expr) > _LONGEST_EXPR:
         raise InvalidCron(expr, "", "", f"has {len(expr)} characters; allowed: {_LONGEST_EXPR}")

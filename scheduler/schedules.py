@@ -25,6 +25,7 @@ from .schedule_model import Schedule
 from .schedule_rules import read_schedule
 
 __all__ = [
+    "FILE_BYTES",
     "Configuration",
     "NoSchedules",
     "load_schedules",
@@ -35,7 +36,7 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-_FILE_BYTES = 32 * 1024 * 1024
+FILE_BYTES = 32 * 1024 * 1024
 _LIMITS_FILES = (LIMITS_FILE, "limits.yml")
 _RESERVED = ("calendars.yaml", "calendars.yml")
 
@@ -168,7 +169,7 @@ def _read_file(
     if foreign := list(foreign_faults(file)):
         return [], foreign
     try:
-        document = load_yaml(file, max_bytes=_FILE_BYTES)
+        document = load_yaml(file, max_bytes=FILE_BYTES)
     except InvalidFile as error:
         return [], list(error.faults)
     if document.data is None:

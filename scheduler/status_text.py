@@ -1,4 +1,4 @@
-"""Status, runs and fire times as lines for a terminal."""
+"""Status and runs as lines for a terminal."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from workers.terminal import clean
 
-__all__ = ["render", "render_fires", "render_runs", "table"]
+__all__ = ["render", "render_runs", "span", "table"]
 
 _MARKS = {"well": "ok", "degraded": "DEGRADED", "down": "DOWN"}
 _FOREVER_S = 1e12
@@ -30,15 +30,15 @@ def render(status: Mapping[str, Any]) -> str:
     lines += [f"  ! {clean(problem)}" for problem in status["problems"]]
     if supervisor["pid"] is not None:
         usage = f"cpu {supervisor['cpu_percent']} %  rss {_size(supervisor['rss_bytes'])}"
-        lines.append(f"supervisor  pid {supervisor['pid']}  up {_span(supervisor['uptime_s'])}  {usage}")
-    waits = f", the oldest for {_span(queue['oldest_wait_s'])}" if queue["depth"] else ""
+        lines.append(f"supervisor  pid {supervisor['pid']}  up {span(supervisor['uptime_s'])}  {usage}")
+    waits = f", the oldest for {span(queue['oldest_wait_s'])}" if queue["depth"] else ""
     lines.append(f"queue       {queue['depth']} waiting{waits}")
     log, corrupt = status["log"], status["corrupt_lines"]
     lines.append(f"log         {clean(log['path'])}  {_size(log['bytes'])}, {corrupt} corrupt line(s)")
     if status["workers"]:
         head = ("WORKER", "PID", "STATE", "RUN", "ELAPSED", "CPU", "RSS", "CHILDREN")
         rows = [
-            (w["name"] or "-", w["pid"], w["state"], w["run_id"] or "-", _span(w["elapsed_s"]), _span(w["cpu_s"]),
+            (w["name"] or "-", w["pid"], w["state"], w["run_id"] or "-", span(w["elapsed_s"]), span(w["cpu_s"]),
              _size(w["rss_bytes"]), w["children"])
             for w in status["workers"]
         ]  # fmt: skip
@@ -49,7 +49,7 @@ def render(status: Mapping[str, Any]) -> str:
         tenants = [[shown if shown is not None else "-" for shown in row.values()] for row in status["tenants"]]
         lines += ["", table(("TENANT", "MOST", "WEIGHT", "USED"), tenants)]
     if status["next"]:
-        fires = [(row["schedule_id"], _local(row["minute"]), _span(row["in_s"])) for row in status["next"]]
+        fires = [(row["schedule_id"], _local(row["minute"]), span(row["in_s"])) for row in status["next"]]
         lines += ["", table(("NEXT", "AT", "IN"), fires)]
     if status["last_runs"]:
         lines += ["", render_runs(status["last_runs"])]
@@ -65,23 +65,9 @@ def render_runs(runs: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _run_row(run: Mapping[str, Any]) -> tuple[str, ...]:
-    ended, took = _local(run.get("timestamp")), _span(run.get("duration_s"))
+    ended, took = _local(run.get("timestamp")), span(run.get("duration_s"))
     names = (str(run.get(key, "-")) for key in ("run_id", "status"))
     return (*names, ended, took, str(run.get("reason") or ""))
-
-
-def render_fires(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return fire times as a table, soonest first."""
-    if not rows:
-        return "No fire times ahead"
-    head = ("SCHEDULE", "FIRES AT", "UTC", "IN", "CRON", "IN WORDS")
-    return table(
-        head,
-        [
-            (row["schedule_id"], row["fire_time"], row["utc"][11:19], _span(row["in_s"]), row["cron"], row["explained"])
-            for row in rows
-        ],
-    )
 
 
 def _local(timestamp: object) -> str:
@@ -92,7 +78,7 @@ def _local(timestamp: object) -> str:
         return "-"
 
 
-def _span(seconds: object) -> str:
+def span(seconds: object) -> str:
     """Write a length of time in two units at most: `1h 5m`, `12.3s`; `-` for what is none."""
     if not isinstance(seconds, int | float) or not abs(seconds) < _FOREVER_S:
         return "-"

@@ -91,16 +91,6 @@ def test_tick_with_no_run_only_enqueues_and_a_later_tick_runs_it(tickpool: Tickp
     assert json.loads(tickpool("tick", "--now", NOW, "--json").stdout)["runs"] == []
 
 
-def test_next_shows_fire_times_in_their_zone_and_in_words(tickpool: Tickpool) -> None:
-    rows = json.loads(tickpool("next", "new_year", "--count", "2", "--json").stdout)
-    assert [row["fire_time"][4:] for row in rows] == ["-01-01T00:00:00+01:00"] * 2
-    assert rows[0]["utc"].endswith("-12-31T23:00:00+00:00")
-    assert rows[0]["explained"] == "at 00:00 on the 1st of January"
-    text = tickpool("next", "new_year", "--count", "1").stdout.splitlines()
-    assert text[0].split()[:3] == ["SCHEDULE", "FIRES", "AT"]
-    assert len(text) == 2
-
-
 def test_run_shows_tasks_as_they_end_and_leaves_history(tickpool: Tickpool) -> None:
     done = tickpool("run", "dags/good.yaml", "-p", "word=hello there")
     assert done.returncode == 0

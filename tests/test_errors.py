@@ -30,6 +30,7 @@ EXAMPLES: dict[str, tuple[object, ...]] = {
     "InvalidRun": ("run_id", "a/b", "ids match ..."),
     "InvalidSetting": ("SCHED_TICK_MS", "soon", "write a whole number of milliseconds, 10 to 60000"),
     "InvalidSize": ("big",),
+    "InvalidUntil": ("soon",),
     "LockTimeout": ("logs/state.jsonl.lock", 10.0, 4242),
     "LogNotFlushed": ("logs/state.jsonl", "Input/output error"),
     "LogUnreadable": ("logs/state.jsonl", "Permission denied"),

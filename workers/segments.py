@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -98,9 +98,10 @@ def final_seq(segment: Segment) -> int:
     return (segment.first_seq - 1 if seq is None else seq) + after
 
 
-def read_backward(path: Path) -> Iterator[Event | None]:
+def read_backward(path: Path, *, wanted: Callable[[bytes], object] = lambda _: True) -> Iterator[Event | None]:
     """Yield the log's events newest first, through all segments; None for a line that is no event.
 
+    Of lines that are not `wanted` nothing is told: looking at the bytes of a line takes a fifth of reading it.
     Raises LogUnreadable.
     """
     inode, first = 0, None
@@ -108,7 +109,7 @@ def read_backward(path: Path) -> Iterator[Event | None]:
         fd = open_segment(path)
         if fd is not None:
             try:
-                yield from _events_backward(fd)
+                yield from _events_backward(fd, wanted)
                 inode, first = os.fstat(fd).st_ino, first_seq(fd)
             finally:
                 os.close(fd)
@@ -119,18 +120,18 @@ def read_backward(path: Path) -> Iterator[Event | None]:
             fd = open_segment(segment.path)
             if fd is not None:
                 try:
-                    yield from _events_backward(fd)
+                    yield from _events_backward(fd, wanted)
                 finally:
                     os.close(fd)
     except OSError as error:
         raise LogUnreadable(str(path), error.strerror) from None
 
 
-def _events_backward(fd: int) -> Iterator[Event | None]:
+def _events_backward(fd: int, wanted: Callable[[bytes], object]) -> Iterator[Event | None]:
     end = os.fstat(fd).st_size
     if end and os.pread(fd, 1, end - 1) != b"\n":
         end = line_start(fd, end)
-    yield from map(decode_line, lines_backward(fd, end))
+    yield from map(decode_line, filter(wanted, lines_backward(fd, end)))
 
 
 def _list_rotated(path: Path) -> list[Segment]:

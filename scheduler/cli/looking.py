@@ -1,15 +1,12 @@
-"""The commands that look: status, runs, next, validate."""
+"""The commands that look: status, runs, validate."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
-
-from workers.errors import TickpoolError, did_you_mean
 
 from .output import fault_row, print_json, say, show
 from .parser import Command, add_dir
@@ -64,52 +61,6 @@ def _runs(options: argparse.Namespace) -> int:
     return 0
 
 
-def _next(options: argparse.Namespace) -> int:
-    from itertools import islice
-
-    from scheduler.schedules import load_schedules
-    from scheduler.status_text import render_fires
-
-    schedules = load_schedules(options.dir)
-    if options.schedule:
-        names = [schedule.id for schedule in schedules]
-        schedules = [schedule for schedule in schedules if schedule.id == options.schedule]
-        if not schedules:
-            raise UnknownSchedule(options.schedule, names)
-    now = datetime.now(UTC)
-    rows = []
-    for schedule in schedules:
-        fires = _fires_after(schedule.fires.next, now.astimezone(schedule.zone)) if schedule.enabled else ()
-        for fire in islice(fires, max(0, options.count)):
-            utc = fire.astimezone(UTC)
-            row = {
-                "schedule_id": schedule.id,
-                "fire_time": fire.isoformat(),
-                "utc": utc.isoformat(),
-                "cron": schedule.cron,
-            }
-            rows.append({**row, "explained": schedule.fires.explain(), "in_s": round((utc - now).total_seconds(), 1)})
-    rows.sort(key=lambda row: str(row["utc"]))
-    if options.json:
-        print_json(rows)
-    else:
-        show(render_fires(rows))
-    return 0
-
-
-def _fires_after(next_fire: Callable[[datetime], datetime | None], moment: datetime) -> Iterable[datetime]:
-    while (following := next_fire(moment)) is not None:
-        yield following
-        moment = following
-
-
-class UnknownSchedule(TickpoolError):
-    """A schedule id that no file has: (the id, those that are there)."""
-
-    def __str__(self) -> str:
-        return f"no schedule `{self.args[0]}`{did_you_mean(*self.args)}"
-
-
 def _validate(options: argparse.Namespace) -> int:
     from scheduler.schedules import validate
 
@@ -133,15 +84,8 @@ def _add_runs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=int, default=20, metavar="N", help="how many (default: 20)")
 
 
-def _add_next(parser: argparse.ArgumentParser) -> None:
-    add_dir(parser)
-    parser.add_argument("schedule", nargs="?", metavar="SCHEDULE", help="of one schedule")
-    parser.add_argument("--count", type=int, default=5, metavar="N", help="how many of each (default: 5)")
-
-
 COMMANDS = {
     "status": Command("what the service is doing; exit 0 well, 1 degraded, 2 down", _status, _add_status),
     "runs": Command("the last runs", _runs, _add_runs),
-    "next": Command("the next fire times", _next, _add_next),
     "validate": Command("check every schedule and DAG file; exit 1 on any fault", _validate, add_dir),
 }

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from datetime import UTC, datetime
 from typing import Any
 
 from workers.terminal import clean, clean_lines
 
-__all__ = ["complain", "fault_row", "print_json", "say", "say_json", "show"]
+__all__ = ["complain", "fault_row", "print_json", "say", "say_json", "show", "width"]
 
 
 def say(line: object) -> None:
@@ -25,6 +26,11 @@ def show(text: str) -> None:
 def complain(line: object) -> None:
     """Print a line on stderr, at once."""
     print(clean(line), file=sys.stderr, flush=True)
+
+
+def width() -> int | None:
+    """Return how many columns the terminal has that is printed to; None when it is none."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def say_json(line: str) -> None:

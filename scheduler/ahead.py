@@ -1,0 +1,69 @@
+"""The fire times ahead of each schedule, as rows: what `next` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any
+
+from .daylight import remark_on
+from .expressions import expressions
+from .schedule_model import Schedule
+
+__all__ = ["fires_ahead"]
+
+Row = dict[str, Any]
+
+
+def fires_ahead(
+    schedules: Sequence[Schedule], now: datetime, *, count: int | None, until: datetime | None = None
+) -> list[Row]:
+    """Return the fire times after `now`, soonest first: of each schedule at most `count`, and none after `until`.
+
+    A schedule without any has one row, at the end, that says why: its times are None.
+    """
+    rows = [row for schedule in schedules for row in _rows(schedule, now, count, until)]
+    return sorted(rows, key=lambda row: (row["utc"] is None, row["utc"] or row["schedule_id"]))
+
+
+def _rows(schedule: Schedule, now: datetime, count: int | None, until: datetime | None) -> Iterator[Row]:
+    texts = expressions(schedule)
+    row = {
+        "schedule_id": schedule.id,
+        "fire_time": None,
+        "utc": None,
+        "in_s": None,
+        "remark": None,
+        "timezone": schedule.timezone,
+        "cron": texts[0] if len(texts) == 1 else texts,
+        "explained": schedule.fires.explain(),
+    }
+    is_silent = True
+    for fire in islice(_fires(schedule, now, until), count):
+        is_silent = False
+        utc = fire.astimezone(UTC)
+        times = {"fire_time": fire.isoformat(), "utc": utc.isoformat(), "in_s": round((utc - now).total_seconds(), 1)}
+        yield {**row, **times, "remark": remark_on(schedule, fire) or None}
+    if is_silent and count != 0:
+        yield {**row, "remark": _silence(schedule, now)}
+
+
+def _fires(schedule: Schedule, now: datetime, until: datetime | None) -> Iterator[datetime]:
+    if not schedule.enabled:
+        return
+    moment: datetime | None = now.astimezone(schedule.zone)
+    while moment is not None:
+        moment = schedule.fires.next(moment)
+        if moment is not None:
+            if until is not None and moment.astimezone(UTC) > until:
+                return
+            yield moment
+
+
+def _silence(schedule: Schedule, now: datetime) -> str:
+    """Say why a schedule has no fire time in what was asked for."""
+    if not schedule.enabled:
+        return "disabled: it does not fire"
+    following = schedule.fires.next(now.astimezone(schedule.zone))
+    return "it never fires again" if following is None else f"fires next at {following.isoformat()}"
