@@ -8,7 +8,6 @@ from itertools import islice
 from typing import Any
 
 from .daylight import remark_on
-from .expressions import expressions
 from .schedule_model import Schedule
 
 __all__ = ["fires_ahead"]
@@ -28,7 +27,6 @@ def fires_ahead(
 
 
 def _rows(schedule: Schedule, now: datetime, count: int | None, until: datetime | None) -> Iterator[Row]:
-    texts = expressions(schedule)
     row = {
         "schedule_id": schedule.id,
         "fire_time": None,
@@ -36,7 +34,7 @@ def _rows(schedule: Schedule, now: datetime, count: int | None, until: datetime 
         "in_s": None,
         "remark": None,
         "timezone": schedule.timezone,
-        "cron": texts[0] if len(texts) == 1 else texts,
+        "cron": schedule.cron,
         "explained": schedule.fires.explain(),
     }
     is_silent = True

@@ -12,7 +12,7 @@ from cronsim import CronSim
 
 from .cron_fields import Fields
 
-__all__ = ["EPOCH", "Calendar", "Period"]
+__all__ = ["EPOCH", "Calendar", "Period", "wall_time"]
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ZERO = timedelta(0)
@@ -22,25 +22,28 @@ _DAY = timedelta(days=1)
 
 
 class Period:
-    """`@every`: the whole multiples of `period` since the Unix epoch, so that a restart never shifts them."""
+    """`@every`: the whole multiples of `period` since the Unix epoch, so that a restart never shifts them.
 
-    __slots__ = ("period",)
+    With an `anchor` they are counted from that, in both directions.
+    """
 
-    def __init__(self, period: timedelta) -> None:
-        self.period = period
+    __slots__ = ("anchor", "period")
+
+    def __init__(self, period: timedelta, anchor: datetime = EPOCH) -> None:
+        self.period, self.anchor = period, anchor
 
     def ascending(self, after: datetime) -> Iterator[datetime]:
         """The fire times after `after`, in its zone."""
-        return self._fires((after - EPOCH) // self.period + 1, 1, after.tzinfo)
+        return self._fires((after - self.anchor) // self.period + 1, 1, after.tzinfo)
 
     def descending(self, before: datetime) -> Iterator[datetime]:
         """The fire times before `before`, the latest first, in its zone."""
-        return self._fires(-((EPOCH - before) // self.period) - 1, -1, before.tzinfo)
+        return self._fires(-((self.anchor - before) // self.period) - 1, -1, before.tzinfo)
 
     def _fires(self, count: int, step: int, zone: tzinfo | None) -> Iterator[datetime]:
         while True:
             try:
-                fire = (EPOCH + count * self.period).astimezone(zone)
+                fire = (self.anchor + count * self.period).astimezone(zone)
             except OverflowError:  # the ends of the calendar, year 1 and 9999
                 return
             yield fire
@@ -196,6 +199,12 @@ def _first_times(walls: Iterable[datetime], zone: tzinfo | None) -> Iterator[dat
         if fire != last:
             yield fire.replace(tzinfo=zone)
         last = fire
+
+
+def wall_time(wall: datetime, zone: tzinfo) -> datetime:
+    """Return when a wall clock without a zone shows `wall`: the first time of two, the end of the gap for none."""
+    shift = _shift(wall, zone)
+    return (_end_of_gap(wall, zone, shift) if shift > _ZERO else wall).replace(tzinfo=zone)
 
 
 def _end_of_gap(wall: datetime, zone: tzinfo | None, shift: timedelta) -> datetime:

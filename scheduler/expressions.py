@@ -12,7 +12,7 @@ from .cron_text import explain_fields
 from .cron_times import Calendar
 from .schedule_model import Schedule
 
-__all__ = ["ANY", "Expression", "clock_expressions", "expressions", "read_expression", "seed_of"]
+__all__ = ["ANY", "Expression", "clock_expressions", "read_expression"]
 
 ANY = "*"
 
@@ -48,19 +48,9 @@ class Expression(NamedTuple):
         return explain_fields(self.texts, self.seed)
 
 
-def expressions(schedule: Schedule) -> list[str]:
-    """Return the texts of the schedule's cron expressions, in order."""
-    return [schedule.cron]
-
-
-def seed_of(schedule: Schedule) -> str:
-    """Return what `H` hashes in the schedule's expressions: the id that its entry has in the file."""
-    return schedule.matrix_of or schedule.id
-
-
 def clock_expressions(schedule: Schedule) -> list[tuple[int, Expression]]:
     """Return those of a schedule's expressions that follow the wall clock, each with its number; not `@every`."""
-    read = (read_expression(text, seed_of(schedule)) for text in expressions(schedule))
+    read = (read_expression(text, schedule.seed) for text in schedule.expressions)
     return [(index, expression) for index, expression in enumerate(read) if expression is not None]
 
 

@@ -10,15 +10,14 @@ from typing import Any
 
 import msgspec
 
-from workers.errors import Fault
+from workers.errors import Fault, TickpoolError
 from workers.events import Event, iso, utc_timestamp
 
-from .cron import InvalidCron
 from .dag_files import Signature
 from .event_lines import in_lines
 from .history import History
 from .judge import ON_TIME, first_since, missed_between
-from .schedule_model import Schedule
+from .schedule_model import Schedule, schedule_from_spec, timing_of
 from .schedules import Configuration, NoSchedules, read_configuration, signature
 from .state_store import StateStore
 
@@ -26,7 +25,6 @@ __all__ = ["ConfigurationWatch", "limits_events", "loaded_events", "record_confi
 
 logger = logging.getLogger(__name__)
 
-_TIMING = ("cron", "timezone", "enabled")
 _MOST_FAULTS = 100
 _LONGEST = 2000
 
@@ -151,7 +149,7 @@ def loaded_events(
     edited: dict[str, Any] = {}
     for name, spec in wanted.items():
         old = known.get(name, {})
-        if any(old.get(key) != spec[key] for key in _TIMING):
+        if timing_of(old) != timing_of(spec):
             fresh[name] = spec
         elif old != spec:
             edited[name] = spec
@@ -172,10 +170,9 @@ def _owed(history: History, name: str, spec: dict[str, Any], now: datetime) -> I
     since = history.judged_until(name, now)
     if since is None or not spec.get("enabled"):
         return
-    zone, group = str(spec.get("timezone")), str(spec.get("matrix_of") or "")
-    old = Schedule(name, str(spec.get("cron")), str(spec.get("dag")), timezone=zone, matrix_of=group)
     try:
+        old = schedule_from_spec(name, spec)
         yield from missed_between(old, since, first_since(now), history, "down")
-    except (InvalidCron, OSError, ValueError, KeyError) as error:
+    except (TickpoolError, OSError, ValueError, KeyError) as error:
         # Written by another version, or on a machine with other time zones.
         logger.warning("schedule `%s`: what its old definition still owed is not accounted for: %s", name, error)

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
 import msgspec
 
+from workers.convert import read_duration
 from workers.dag import Retries
 from workers.units import Duration
 
 from .cron import Cron, parse_cron
+from .cron_times import EPOCH
+from .triggers import AnyOf, Every, Times, Trigger, read_time
 
-__all__ = ["Schedule", "compiled", "zone_of"]
+__all__ = ["Repeat", "Schedule", "compiled", "schedule_from_spec", "timing_of", "zone_of"]
+
+
+class Repeat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`every` with an anchor: the period is counted from it."""
+
+    period: Duration
+    anchor: str | None = None
 
 
 class Schedule(msgspec.Struct, frozen=True, dict=True, forbid_unknown_fields=True):
@@ -24,8 +36,10 @@ class Schedule(msgspec.Struct, frozen=True, dict=True, forbid_unknown_fields=Tru
     """
 
     id: str
-    cron: str
+    cron: str | list[str] | None
     dag: str
+    every: str | float | Repeat | None = None
+    at: list[str] = []
     timezone: str = "UTC"
     tenant: str = "default"
     enabled: bool = True
@@ -46,9 +60,35 @@ class Schedule(msgspec.Struct, frozen=True, dict=True, forbid_unknown_fields=Tru
     line: int = 0
 
     @functools.cached_property
-    def fires(self) -> Cron:
-        """The compiled expression; it judges datetimes in their own zone."""
-        return compiled(self.cron, self.matrix_of or self.id)
+    def fires(self) -> Trigger:
+        """The fire times, in the zone of the datetime that is asked about. Raises InvalidCron, ValueError."""
+        if isinstance(self.cron, str) and self.every is None and not self.at:
+            return compiled(self.cron, self.seed)
+        triggers: list[Trigger] = [compiled(expr, self.seed) for expr in self.expressions]
+        if (repeat := self.repeat) is not None:
+            triggers.append(Every(repeat.period, EPOCH if repeat.anchor is None else self.moment(repeat.anchor)))
+        if self.at:
+            triggers.append(Times(tuple(sorted(map(self.moment, self.at)))))
+        return triggers[0] if len(triggers) == 1 else AnyOf(tuple(triggers))
+
+    @property
+    def expressions(self) -> list[str]:
+        """The cron expressions, in order."""
+        return [self.cron] if isinstance(self.cron, str) else list(self.cron or ())
+
+    @property
+    def repeat(self) -> Repeat | None:
+        """What `every` says. Raises InvalidDuration."""
+        return self.every if isinstance(self.every, Repeat | None) else Repeat(Duration.parse(self.every))
+
+    @property
+    def seed(self) -> str:
+        """What `H` hashes: the id that its entry has in the file."""
+        return self.matrix_of or self.id
+
+    def moment(self, text: str) -> datetime:
+        """Read a time of one of its keys, in its zone where the text names none. Raises ValueError."""
+        return read_time(text, self.zone)
 
     @functools.cached_property
     def zone(self) -> ZoneInfo:
@@ -58,8 +98,30 @@ class Schedule(msgspec.Struct, frozen=True, dict=True, forbid_unknown_fields=Tru
     @functools.cached_property
     def spec(self) -> dict[str, Any]:
         """What decides the fire times: the part of a schedule that the log keeps, to account for them later."""
-        spec = {"cron": self.cron, "timezone": self.timezone, "enabled": self.enabled, "dag": self.dag}
-        return {**spec, "matrix_of": self.matrix_of} if self.matrix_of else spec
+        spec: dict[str, Any] = {"cron": self.cron, "timezone": self.timezone, "enabled": self.enabled, "dag": self.dag}
+        if self.matrix_of:
+            spec["matrix_of"] = self.matrix_of
+        if (repeat := self.repeat) is not None:
+            spec["every"] = {"period": str(repeat.period), "anchor": repeat.anchor}
+        if self.at:
+            spec["at"] = self.at
+        return spec
+
+
+def timing_of(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of a spec that decides the fire times; where it changes, a schedule begins anew."""
+    return {key: value for key, value in spec.items() if key != "dag"}
+
+
+def schedule_from_spec(schedule_id: str, spec: Mapping[str, Any]) -> Schedule:
+    """Return the schedule that a spec on record tells of, as far as its fire times go.
+
+    It, or `fires` of it, raises TickpoolError, ValueError or OSError where the spec is of another version, or of a
+    machine with other time zones.
+    """
+    known = {key: spec[key] for key in ("timezone", "enabled", "matrix_of", "every", "at") if key in spec}
+    entry = {"id": schedule_id, "cron": spec.get("cron"), "dag": str(spec.get("dag")), **known}
+    return msgspec.convert(entry, Schedule, dec_hook=read_duration)
 
 
 # Schedules share what they write alike: 100,000 of them have few different expressions and zones.

@@ -57,6 +57,7 @@ def read_schedule(document: Document, at: tuple[int, ...], project: Path) -> tup
     entry = document.data[at[0]] if at else document.data
     name = entry.get("id")
     what = f"schedule `{name[:128]}`" if isinstance(name, str) else "schedule"
+    entry.setdefault("cron", None)  # one of several that say when it fires
     later = []
     if entry.get("overlap") == "replace":
         entry["overlap"] = "skip"

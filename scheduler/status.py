@@ -12,7 +12,6 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from workers.errors import TickpoolError
 from workers.events import Event, iso
@@ -173,7 +172,7 @@ def _at_work(history: History) -> AtWork:
 
 def _next_fires(history: History, now: datetime, limit: int) -> Iterator[dict[str, Any]]:
     """Yield the next fire times of the schedules in force, soonest first."""
-    from .cron import parse_cron
+    from .schedule_model import schedule_from_spec
 
     def fires() -> Iterator[tuple[datetime, str]]:
         for name, state in history.schedules.items():
@@ -181,7 +180,8 @@ def _next_fires(history: History, now: datetime, limit: int) -> Iterator[dict[st
                 continue
             # A spec that a newer version wrote may say what this one cannot read.
             with suppress(TickpoolError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError, OSError):
-                fire = parse_cron(state.spec["cron"], seed=name).next(now.astimezone(ZoneInfo(state.spec["timezone"])))
+                schedule = schedule_from_spec(name, state.spec)
+                fire = schedule.fires.next(now.astimezone(schedule.zone))
                 if fire is not None:
                     yield fire.astimezone(UTC), name
 

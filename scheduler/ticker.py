@@ -14,13 +14,14 @@ from typing import Any, Protocol
 from workers.events import Event
 from workers.settings import read_settings
 
-from .cron import Cron, NaiveDatetime
+from .cron import NaiveDatetime
 from .history import History
 from .judge import Fires, due, first_since, judge
 from .matrix import expand
 from .schedule_model import Schedule
 from .schedule_rules import schedule_from
 from .state_store import StateStore
+from .triggers import Trigger
 
 __all__ = ["RunQueueLike", "Ticker", "tick_once"]
 
@@ -92,8 +93,8 @@ class _Following:
 
     def __init__(self, now: datetime) -> None:
         self._now = now
-        self._after: dict[tuple[Cron, str, datetime], float | None] = {}
-        self._due: dict[tuple[Cron, str, float], tuple[Fires, float | None]] = {}
+        self._after: dict[tuple[Trigger, str, datetime], float | None] = {}
+        self._due: dict[tuple[Trigger, str, float], tuple[Fires, float | None]] = {}
 
     def after(self, schedule: Schedule, since: datetime) -> float | None:
         """Return the schedule's first fire time after `since`, in seconds since the epoch."""

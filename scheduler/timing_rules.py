@@ -4,22 +4,34 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from zoneinfo import available_timezones
 
 from workers.errors import did_you_mean
+from workers.units import InvalidDuration
 
 from .cron import InvalidCron
 from .schedule_model import Schedule, compiled, zone_of
 
 __all__ = ["wrong_timing"]
 
+_MOST_EXPRESSIONS = 100
+_MOST_TIMES = 10_000
+_SHORTEST = timedelta(seconds=1)
+_TIME_RULE = "write ISO 8601 in whole seconds, such as `2026-11-23T09:00:00`, with an offset or in the schedule's zone"
+
 
 def wrong_timing(schedule: Schedule) -> Iterator[tuple[str, str]]:
     """Yield (key, what is wrong)."""
-    try:
-        compiled(schedule.cron, schedule.id)
-    except InvalidCron as error:
-        yield "cron", str(error)
+    if not schedule.expressions and schedule.every is None and not schedule.at:
+        yield "cron", "nothing says when it fires; write `cron`, `every` or `at`"
+    if len(schedule.expressions) > _MOST_EXPRESSIONS:
+        yield "cron", f"`cron` has {len(schedule.expressions)} expressions; at most {_MOST_EXPRESSIONS} are allowed"
+    for expr in dict.fromkeys(schedule.expressions[:_MOST_EXPRESSIONS]):
+        try:
+            compiled(expr, schedule.seed)
+        except InvalidCron as error:
+            yield "cron", str(error)
     try:
         zone_of(schedule.timezone)
     except (OSError, ValueError, KeyError):
@@ -28,6 +40,45 @@ def wrong_timing(schedule: Schedule) -> Iterator[tuple[str, str]]:
             near if near.endswith("?") else "; allowed: the names of the IANA database, such as `Europe/Paris` or `UTC`"
         )
         yield "timezone", f"unknown time zone {schedule.timezone[:80]!r}{hint}"
+        return
+    yield from _wrong_every(schedule)
+    yield from _wrong_at(schedule)
+
+
+def _wrong_every(schedule: Schedule) -> Iterator[tuple[str, str]]:
+    try:
+        repeat = schedule.repeat
+    except InvalidDuration as error:
+        yield "every", f"`every`: {error}"
+        return
+    if repeat is not None and repeat.period < _SHORTEST:
+        yield "every", f"`every: {repeat.period}` is too short; allowed: 1s and longer"
+    if repeat is not None and repeat.anchor is not None and not _is_time(schedule, repeat.anchor):
+        yield "every", f"`every.anchor` {repeat.anchor[:80]!r} is no time; {_TIME_RULE}"
+
+
+def _wrong_at(schedule: Schedule) -> Iterator[tuple[str, str]]:
+    if len(schedule.at) > _MOST_TIMES:
+        yield "at", f"`at` has {len(schedule.at)} times; at most {_MOST_TIMES} are allowed"
+        return
+    wrong = [text for text in schedule.at if not _is_time(schedule, text)]
+    for text in wrong[:3]:
+        yield "at", f"`at` {text[:80]!r} is no time; {_TIME_RULE}"
+    if wrong:
+        return
+    seen: dict[datetime, str] = {}
+    for text in schedule.at:
+        other = seen.setdefault(schedule.moment(text), text)
+        if other is not text:
+            yield "at", f"`at` has {text!r} and {other!r}, which are one moment; write it once"
+
+
+def _is_time(schedule: Schedule, text: str) -> bool:
+    try:
+        moment = schedule.moment(text)
+    except (ValueError, OverflowError):
+        return False
+    return moment.microsecond == 0 and 1970 <= moment.year < 9999
 
 
 @functools.cache

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from scheduler.cron import Cron, InvalidCron
 from scheduler.history import epoch
-from scheduler.schedule_model import Schedule
+from scheduler.schedule_model import Schedule, schedule_from_spec, timing_of
+from scheduler.triggers import Trigger
+from workers.errors import TickpoolError
 from workers.events import Event, iso
 
 from .report import Ledger, Place
@@ -20,10 +21,9 @@ from .services import Services
 __all__ = ["FireBook"]
 
 # Fire times from a start on, which any number of schedules follow, each at its own pace (itertools.tee).
-_Shared = dict[tuple[Cron, str, int], Iterator[int]]
+_Shared = dict[tuple[Trigger, str, int], Iterator[int]]
 _FAR = datetime(2200, 1, 1, tzinfo=UTC)
 _MANY = 10_000
-_TIMING = ("cron", "timezone", "enabled")
 
 
 class FireBook:
@@ -48,7 +48,7 @@ class FireBook:
             if since is not None:
                 account.close(since)
                 account.begin(spec, since, shared)
-            elif any(account.spec.get(key) != spec.get(key) for key in _TIMING):
+            elif timing_of(account.spec) != timing_of(spec):
                 self._ledger.violate("G3", f"schedule `{schedule_id}` fires at other times, and since when is not said")
                 account.begin(spec, int(now), shared)
             else:
@@ -188,16 +188,13 @@ class _Account:
         if spec:
             self.was_known = True
             try:
-                group = str(spec.get("matrix_of") or "")
-                self._schedule = Schedule(
-                    self._id, spec["cron"], str(spec.get("dag")), timezone=spec["timezone"], matrix_of=group
-                )
+                self._schedule = schedule_from_spec(self._id, spec)
                 key = (self._schedule.fires, self._schedule.timezone, self.watermark)
                 if key not in shared:
                     (shared[key],) = itertools.tee(self._fires(self.watermark, None), 1)
                 self._due = copy.copy(shared[key])
                 self._next = next(self._due, None)
-            except (InvalidCron, OSError, ValueError, KeyError) as error:
+            except (TickpoolError, OSError, ValueError, KeyError) as error:
                 self._ledger.violate("G3", f"the definition of schedule `{self._id}` cannot be read: {error}")
                 self._schedule = None
         if self._schedule is None or not spec.get("enabled"):

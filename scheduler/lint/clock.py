@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
 from scheduler.daylight import Turn, touched, turns
-from scheduler.expressions import Expression, clock_expressions, expressions, read_expression
+from scheduler.expressions import Expression, clock_expressions, read_expression
 from scheduler.schedule_model import Schedule
 
 from .finding import Finding, Slip, about, about_expression
@@ -38,7 +38,7 @@ def clock_change(schedule: Schedule, now: datetime) -> Iterator[Finding]:
             yield about_expression(schedule, index, slip)
         else:
             mend = "no time of day is left out or doubled there"
-            change = {"timezone": "UTC"} if len(expressions(schedule)) == 1 else {}
+            change = {"timezone": "UTC"} if len(schedule.expressions) == 1 else {}
             words = mend if change else f"put it in a schedule of its own with `timezone: UTC`: {mend}"
             yield about(schedule, ("cron", index), "clock-change", message, words, change)
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import msgspec
 
 from scheduler.cron import Cron
-from scheduler.expressions import Expression, clock_expressions, expressions, seed_of
+from scheduler.expressions import Expression, clock_expressions
 from scheduler.schedule_model import Schedule
 
 from .finding import Finding, Slip, about, about_expression
@@ -67,7 +67,7 @@ def _fire_key(schedule: Schedule) -> Hashable:
     if isinstance(schedule.fires, Cron) and len(read) == 1:
         [(_, expression)] = read
         return _days_and_times(expression), schedule.timezone, _spread_text(schedule) is not None
-    return _times(schedule), seed_of(schedule) if any("H" in text.upper() for text in expressions(schedule)) else ""
+    return _times(schedule), schedule.seed if any("H" in text.upper() for text in schedule.expressions) else ""
 
 
 def _times(schedule: Schedule) -> str:
@@ -142,7 +142,7 @@ def _spread_text(schedule: Schedule) -> str | None:
     The combinations of a matrix hash alike, so it would not spread them.
     """
     read = clock_expressions(schedule)
-    if schedule.matrix_of or len(expressions(schedule)) != 1 or not read:
+    if schedule.matrix_of or len(schedule.expressions) != 1 or not read:
         return None
     [(_, expression)] = read
     minute = _hashed(expression)

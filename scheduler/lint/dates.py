@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from scheduler.expressions import ANY, Expression, clock_expressions, expressions, read_expression
+from scheduler.expressions import ANY, Expression, clock_expressions, read_expression
 from scheduler.schedule_model import Schedule
 
 from .finding import Finding, Slip, about, about_expression
@@ -34,7 +34,7 @@ def never_fires_again(schedule: Schedule, now: datetime) -> Iterator[Finding]:
     following = schedule.fires.next(now.astimezone(schedule.zone))
     if following is None:
         mend = "remove it, say `enabled: false`, or give it times that are to come"
-        at = ("cron", 0) if expressions(schedule) else ("at",)
+        at = ("cron", 0) if schedule.expressions else ("at",)
         yield about(schedule, at, "never-fires", "it never fires again: all its fire times are past", mend)
     elif following - now > _FAR:
         years = (following - now).days / 365.25

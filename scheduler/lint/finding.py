@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from scheduler.expressions import expressions
 from scheduler.schedule_model import Schedule
 from workers.yamlfile import At
 
@@ -71,7 +70,7 @@ def about_expression(schedule: Schedule, index: int, slip: Slip) -> Finding:
     """Return a finding on one of a schedule's expressions; what is to be written is the whole key."""
     write = {}
     if slip.write is not None:
-        texts = expressions(schedule)
+        texts = schedule.expressions
         texts[index : index + 1] = [slip.write] if isinstance(slip.write, str) else slip.write
         write = {"cron": texts[0] if len(texts) == 1 else texts}
     return about(schedule, ("cron", index), slip.rule, slip.message, slip.mend, write)
