@@ -98,9 +98,10 @@ def final_seq(segment: Segment) -> int:
     return (segment.first_seq - 1 if seq is None else seq) + after
 
 
-def read_backward(path: Path) -> Iterator[Event | None]:
+def read_backward(path: Path, *, holding: bytes = b"") -> Iterator[Event | None]:
     """Yield the log's events newest first, through all segments; None for a line that is no event.
 
+    Of lines without the bytes `holding` nothing is told: passing over a line takes a sixth of reading it.
     Raises LogUnreadable.
     """
     inode, first = 0, None
@@ -108,7 +109,7 @@ def read_backward(path: Path) -> Iterator[Event | None]:
         fd = open_segment(path)
         if fd is not None:
             try:
-                yield from _events_backward(fd)
+                yield from _events_backward(fd, holding)
                 inode, first = os.fstat(fd).st_ino, first_seq(fd)
             finally:
                 os.close(fd)
@@ -119,18 +120,18 @@ def read_backward(path: Path) -> Iterator[Event | None]:
             fd = open_segment(segment.path)
             if fd is not None:
                 try:
-                    yield from _events_backward(fd)
+                    yield from _events_backward(fd, holding)
                 finally:
                     os.close(fd)
     except OSError as error:
         raise LogUnreadable(str(path), error.strerror) from None
 
 
-def _events_backward(fd: int) -> Iterator[Event | None]:
+def _events_backward(fd: int, holding: bytes) -> Iterator[Event | None]:
     end = os.fstat(fd).st_size
     if end and os.pread(fd, 1, end - 1) != b"\n":
         end = line_start(fd, end)
-    yield from map(decode_line, lines_backward(fd, end))
+    yield from (decode_line(line) for line in lines_backward(fd, end) if holding in line)
 
 
 def _list_rotated(path: Path) -> list[Segment]:
