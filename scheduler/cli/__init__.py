@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from workers.errors import InvalidFile, TickpoolError, did_you_mean
 from workers.terminal import make_safe
 
-from . import auditing, looking, proving, running
+from . import auditing, forecasting, looking, proving, running
 from .output import complain
 from .parser import Command, Parser, add_dir
 
@@ -66,7 +66,7 @@ def build_parser(commands: Mapping[str, Command] | None = None) -> argparse.Argu
 
 
 def _commands() -> dict[str, Command]:
-    return {**running.COMMANDS, **looking.COMMANDS, **auditing.COMMANDS, **proving.COMMANDS}
+    return {**running.COMMANDS, **looking.COMMANDS, **auditing.COMMANDS, **forecasting.COMMANDS, **proving.COMMANDS}
 
 
 def _guarded(act: Callable[[argparse.Namespace], int], options: argparse.Namespace) -> int:
