@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from textwrap import fill
+from textwrap import fill, indent
 
 from scheduler.status_text import table
 from workers.units import Duration
@@ -99,7 +99,7 @@ def _known(forecast: Forecast) -> str:
     names = ", ".join(map(_short, forecast.unknown[:_NAMED]))
     rest = len(forecast.unknown) - _NAMED
     more = f" and {rest:,} more" if rest > 0 else ""
-    return f"{text}; {_span(forecast.assumed_s)} assumed for\n            {names}{more}"
+    return f"{text}; {_span(forecast.assumed_s)} assumed for\n" + indent(fill(f"{names}{more}", _WIDTH - 12), " " * 12)
 
 
 def _advice(forecast: Forecast) -> list[str]:
