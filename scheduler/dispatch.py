@@ -234,16 +234,10 @@ class Dispatcher:
         if self._only is not None and (run_id not in self._only or name in _ASKING):
             return
         run = self.store.history.runs.get(run_id)
-        if name in _ASKING:
-            if run is not None and run.status == "queued" and self._is_fit(event):
-                self.queue.apply(event)
+        if name in _ASKING and run is not None and run.status == "queued" and not self._is_fit(event):
             return
-        self.queue.apply(event)
-        if run is None:
-            return
-        if name == "run_finished" and run.status == "queued":
-            self.queue.put_later(run.next_request(), run.retry_at)
-        elif name == "run_started" and run.process and run.process.pid not in self.pool.pids():
+        self.queue.follow(event, run)
+        if name == "run_started" and run is not None and run.process and run.process.pid not in self.pool.pids():
             self._watch.add(run.process)
 
     def _is_fit(self, request: RunRequest) -> bool:

@@ -151,6 +151,20 @@ class RunQueue:
         elif name == "clock_jumped" and isinstance(jump_s := event.get("jump_s"), int | float):
             self._skew_s -= jump_s
 
+    def follow(self, event: Event, run: Run | None) -> None:
+        """Follow one event that a history has taken; `run` is what it has now of the event's run, if that is open.
+
+        What asks for a run that is on its way or has ended already is nothing new.
+        """
+        name = event.get("event")
+        if name in ("schedule_enqueued", "run_requested"):
+            if run is not None and run.status == "queued":
+                self.apply(event)
+            return
+        self.apply(event)
+        if name == "run_finished" and run is not None and run.status == "queued":
+            self.put_later(run.next_request(), run.retry_at)
+
     def put_later(self, request: RunRequest, retry_at: str | None) -> None:
         """Add a further attempt, held back until `retry_at` (None: at once). It keeps its schedule's turn."""
         if retry_at is None:

@@ -1,11 +1,7 @@
-"""The tick: every fire time that has come gets its one verdict, in one append.
-
-`Ticker` keeps the heap of next fire times, so an idle tick looks at one entry and a busy one only at what is due.
-"""
+"""The tick: every fire time that has come gets its one verdict, in one append."""
 
 from __future__ import annotations
 
-import heapq
 import os
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -15,13 +11,11 @@ from workers.events import Event
 from workers.settings import read_settings
 
 from .cron import NaiveDatetime
-from .history import History
-from .judge import Fires, due, first_since, judge
+from .fire_heap import FireHeap, verdicts_on
 from .matrix import expand
 from .schedule_model import Schedule
 from .schedule_rules import schedule_from
 from .state_store import StateStore
-from .triggers import Trigger
 
 __all__ = ["RunQueueLike", "Ticker", "tick_once"]
 
@@ -47,76 +41,24 @@ class Ticker:
 
     def resume(self, now: datetime) -> None:
         """Build the heap anew from what the log has judged."""
-        now = _utc(now)
-        following = _Following(now)
-        self._heap: list[tuple[float, str]] = []
-        for schedule in self.schedules.values():
-            if schedule.enabled:
-                # A clock that stands before all that was judged was set back: judge its present minute, if nobody has.
-                since = self._store.history.judged_until(schedule.id, now) or first_since(now)
-                fire = following.after(schedule, since)
-                if fire is not None:
-                    self._heap.append((fire, schedule.id))
-        heapq.heapify(self._heap)
+        self._fires = FireHeap(self.schedules.values(), self._store.history, _utc(now))
 
     def next_fire(self) -> datetime | None:
         """Return the next fire time of any schedule, in UTC."""
-        return datetime.fromtimestamp(self._heap[0][0], UTC) if self._heap else None
+        fire_s = self._fires.next_s()
+        return None if fire_s is None else datetime.fromtimestamp(fire_s, UTC)
 
     def tick(self, now: datetime, late_reason: str = "late") -> list[Event]:
-        """Record the verdict on every fire time up to `now`, in one append; return the events recorded."""
+        """Record the verdict on every fire time up to `now`, in one append; return the events recorded.
+
+        After a failed append the schedules stay due: the next tick judges them.
+        """
         now = _utc(now)
-        limit = now.timestamp()
-        if not self._heap or self._heap[0][0] > limit:
+        fire_s = self._fires.next_s()
+        if fire_s is None or fire_s > now.timestamp():
             return []
-        ready = []
-        while self._heap and self._heap[0][0] <= limit:
-            ready.append(heapq.heappop(self._heap))
-        following = _Following(now)
-        try:
-            due_now = [(self.schedules[name], *following.due(self.schedules[name], first)) for first, name in ready]
-
-            def verdicts(history: History) -> list[Event]:
-                return [event for each, fires, _ in due_now for event in judge(each, fires, now, history, late_reason)]
-
-            recorded = self._store.commit(verdicts)
-            ready = [(fire, each.id) for each, _, fire in due_now if fire is not None]
-        finally:
-            # After a failed append the schedules stay due: the next tick judges them.
-            for entry in ready:
-                heapq.heappush(self._heap, entry)
-        return recorded
-
-
-class _Following:
-    """The fire times around one `now`, worked out once for all schedules that share expression and zone."""
-
-    def __init__(self, now: datetime) -> None:
-        self._now = now
-        self._after: dict[tuple[Trigger, str, datetime], float | None] = {}
-        self._due: dict[tuple[Trigger, str, float], tuple[Fires, float | None]] = {}
-
-    def after(self, schedule: Schedule, since: datetime) -> float | None:
-        """Return the schedule's first fire time after `since`, in seconds since the epoch."""
-        key = (schedule.fires, schedule.timezone, since)
-        if key not in self._after:
-            fire = schedule.fires.next(since.astimezone(schedule.zone))
-            self._after[key] = None if fire is None else fire.timestamp()
-        return self._after[key]
-
-    def due(self, schedule: Schedule, first: float) -> tuple[Fires, float | None]:
-        """Return the schedule's fire times from `first` to now, and the next one after now."""
-        key = (schedule.fires, schedule.timezone, first)
-        found = self._due.get(key)
-        if found is None:
-            start = datetime.fromtimestamp(first, UTC)
-            following = self.after(schedule, start)
-            fires = [start]
-            if following is not None and following <= self._now.timestamp():
-                fires += due(schedule, start, self._now)
-                following = self.after(schedule, self._now)
-            found = self._due[key] = (fires, following)
-        return found
+        with self._fires.taking(now) as taken:
+            return self._store.commit(lambda history: verdicts_on(taken, now, history, late_reason))
 
 
 def _utc(now: datetime) -> datetime:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from workers.errors import InvalidFile, TickpoolError, did_you_mean
 from workers.terminal import make_safe
 
-from . import auditing, looking, proving, running, seeing
+from . import auditing, forecasting, looking, proving, running, seeing
 from .output import complain
 from .parser import Command, Parser, add_dir
 
@@ -66,7 +66,8 @@ def build_parser(commands: Mapping[str, Command] | None = None) -> argparse.Argu
 
 
 def _commands() -> dict[str, Command]:
-    return {**running.COMMANDS, **looking.COMMANDS, **seeing.COMMANDS, **auditing.COMMANDS, **proving.COMMANDS}
+    faces = (running, looking, seeing, forecasting, auditing, proving)
+    return {name: command for face in faces for name, command in face.COMMANDS.items()}
 
 
 def _guarded(act: Callable[[argparse.Namespace], int], options: argparse.Namespace) -> int:

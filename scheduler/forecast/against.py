@@ -1,0 +1,111 @@
+"""Two configurations beside each other: is the new one worse, by what, and for whom."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from .figures import Outcome, ScheduleFigures, quantile
+from .report import Forecast
+
+__all__ = ["Comparison", "Difference", "compare"]
+
+# A p95 wait counts as greater when it is by a tenth and by so much: of all runs, and of one schedule.
+_TOLERANCE = 1.1
+_ALL_S, _ONE_S = 1.0, 60.0
+
+
+class Measures(NamedTuple):
+    """What a configuration is judged by; None where a schedule is not in it."""
+
+    runs: int
+    skipped: int
+    deadline_misses: int
+    wait_p95_s: float
+
+
+class Difference(NamedTuple):
+    """A schedule whose measures are not the same in both; None: it is not in that one."""
+
+    schedule_id: str
+    old: Measures | None
+    new: Measures | None
+
+
+class Comparison(NamedTuple):
+    """The new configuration beside the old; `worse` says in sentences by what, and is empty when it is not."""
+
+    old: Forecast
+    new: Forecast
+    differences: list[Difference]
+    worse: list[str]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        return {
+            "is_worse": bool(self.worse),
+            "worse": self.worse,
+            "differences": [
+                {
+                    "schedule_id": each.schedule_id,
+                    "old": each.old._asdict() if each.old else None,
+                    "new": each.new._asdict() if each.new else None,
+                }
+                for each in self.differences
+            ],
+        }
+
+
+def compare(old: Forecast, new: Forecast) -> Comparison:
+    """Compare two forecasts of one span, one number of workers and the same durations.
+
+    Worse is: more missed deadlines, more fire times that never run (skipped or missed), more runs that wait at the
+    end, a p95 wait of all runs that is greater by 10 % and a second, or of one schedule in both by 10 % and a minute.
+    """
+    names = sorted(old.outcome.schedules.keys() | new.outcome.schedules.keys())
+    pairs = [Difference(name, _measures(old.outcome, name), _measures(new.outcome, name)) for name in names]
+    worse = [*_worse_in_all(old.outcome, new.outcome), *_worse_for_one(pairs)]
+    return Comparison(old, new, [each for each in pairs if each.old != each.new], worse)
+
+
+def _measures(outcome: Outcome, name: str) -> Measures | None:
+    figures = outcome.schedules.get(name)
+    if figures is None:
+        return None
+    return Measures(figures.runs, _lost(figures), figures.deadline_misses, _p95_s(figures.waits_s))
+
+
+def _lost(figures: ScheduleFigures) -> int:
+    return figures.skipped.total() + figures.missed.total()
+
+
+def _p95_s(waits_s: Iterable[float]) -> float:
+    return round(quantile(sorted(waits_s), 95), 3)
+
+
+def _worse_in_all(old: Outcome, new: Outcome) -> Iterable[str]:
+    counts = (
+        ("deadlines missed", old.deadline_misses, new.deadline_misses),
+        ("fire times that never run", _all_lost(old), _all_lost(new)),
+        ("runs that wait at the end", old.waiting_at_end, new.waiting_at_end),
+    )
+    for what, before, after in counts:
+        if after > before:
+            yield f"{what}: {before:,} -> {after:,}"
+    before_s, after_s = _p95_s(old.waits_s()), _p95_s(new.waits_s())
+    if _is_longer(before_s, after_s, _ALL_S):
+        yield f"p95 wait of all runs: {before_s:.1f} s -> {after_s:.1f} s"
+
+
+def _all_lost(outcome: Outcome) -> int:
+    return sum(map(_lost, outcome.schedules.values()))
+
+
+def _worse_for_one(pairs: Iterable[Difference]) -> Iterable[str]:
+    for name, old, new in pairs:
+        if old is not None and new is not None and _is_longer(old.wait_p95_s, new.wait_p95_s, _ONE_S):
+            yield f"p95 wait of `{name}`: {old.wait_p95_s:.1f} s -> {new.wait_p95_s:.1f} s"
+
+
+def _is_longer(before_s: float, after_s: float, least_s: float) -> bool:
+    return after_s > _TOLERANCE * before_s and after_s - before_s > least_s

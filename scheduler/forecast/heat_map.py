@@ -1,0 +1,100 @@
+"""The heat map: how full each hour is, a row a day, for a terminal of 80 columns."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import NamedTuple
+
+from .figures import Outcome
+
+__all__ = ["Shades", "WorstMinute", "heat_map", "shades_for", "worst_minutes"]
+
+_MOST_DAYS = 31
+_APART_MINUTES = 30
+_DAY_MINUTES = 1440
+
+
+class Shades(NamedTuple):
+    """The cell of an hour by how full it is: idle, up to 25, 50, 75 and 100 % of the workers, more than there are."""
+
+    cells: tuple[str, str, str, str, str, str]
+
+    def cell(self, load: float) -> str:
+        """Return the cell for a load, 1.0 being all workers."""
+        level = 0 if load < 0.005 else min(5, 1 + int(max(0.0, load - 1e-9) * 4))
+        return self.cells[level]
+
+
+_BLOCKS = ("· ", "░░", "▒▒", "▓▓", "██", "!!")
+_ASCII = (". ", "::", "++", "xx", "##", "!!")
+
+
+def shades_for(encoding: str | None) -> Shades:
+    """Return the cells that a terminal of this encoding can show."""
+    try:
+        "".join(_BLOCKS).encode(encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return Shades(_ASCII)
+    return Shades(_BLOCKS)
+
+
+class WorstMinute(NamedTuple):
+    """A time of day (UTC, `09:00`) with the longest queue it ever has, how many fire then, and on how many days."""
+
+    time: str
+    deepest: int
+    due: int
+    days: int
+
+
+def heat_map(outcome: Outcome, shades: Shades) -> list[str]:
+    """Return the lines: a head, a row a day with its longest queue, and what the cells mean. At most 31 days."""
+    idle, low, half, much, full, over = shades.cells
+    lines = [" " * 11 + "".join(f"{hour:02d}".ljust(6) for hour in range(0, 24, 3)) + "  longest queue"]
+    begin = outcome.begin.replace(hour=0, minute=0)
+    days = -(-(outcome.until - begin) // timedelta(days=1))
+    for number in range(min(days, _MOST_DAYS)):
+        day = begin + timedelta(days=number)
+        first = int((day - outcome.begin) / timedelta(minutes=1))
+        cells = "".join(_hour(outcome, first + 60 * hour, shades) for hour in range(24))
+        lines.append(f"{day:%a %d %b} {cells}  {_longest(outcome, max(0, first), first + _DAY_MINUTES)}".rstrip())
+    if days > _MOST_DAYS:
+        lines.append(f"           and {days - _MOST_DAYS} days more")
+    scale = f"{idle}none  {low} to 25 %  {half} to 50 %  {much} to 75 %  {full} to 100 %  {over} more than workers"
+    return [*lines, scale]
+
+
+def _hour(outcome: Outcome, start: int, shades: Shades) -> str:
+    first, last = max(0, start), min(start + 60, len(outcome.busy_s))
+    if first >= last:
+        return "  "
+    work_s = sum(outcome.busy_s[first:last]) + sum(outcome.queued_s[first:last])
+    return shades.cell(work_s / (outcome.workers * 60 * (last - first)))
+
+
+def _longest(outcome: Outcome, first: int, last: int) -> str:
+    span = outcome.deepest[first:last]
+    deepest = max(span, default=0)
+    return f"{deepest:,} at {outcome.minute(first + span.index(deepest)):%H:%M}" if deepest else "-"
+
+
+def worst_minutes(outcome: Outcome, most: int = 5) -> list[WorstMinute]:
+    """Return the times of day with the longest queues, half an hour apart at least, the longest first."""
+    found: dict[int, WorstMinute] = {}
+    offset = outcome.begin.hour * 60 + outcome.begin.minute
+    for index, depth in enumerate(outcome.deepest):
+        if depth:
+            at = (index + offset) % _DAY_MINUTES
+            old = found.get(at, WorstMinute(f"{at // 60:02d}:{at % 60:02d}", 0, 0, 0))
+            due = max(old.due, outcome.due[index])
+            found[at] = WorstMinute(old.time, max(old.deepest, depth), due, old.days + 1)
+    chosen: list[int] = []
+    for at in sorted(found, key=lambda each: (-found[each].deepest, each)):
+        if len(chosen) < most and all(_apart(at, other) >= _APART_MINUTES for other in chosen):
+            chosen.append(at)
+    return [found[at] for at in chosen]
+
+
+def _apart(one: int, other: int) -> int:
+    between = abs(one - other)
+    return min(between, _DAY_MINUTES - between)
