@@ -13,18 +13,18 @@ from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
-from workers.event_log import LogNotFlushed, LogUnwritable
+from workers.event_log import LogNotFlushed
 from workers.events import Event
 from workers.failpoints import reach
 from workers.ids import ID_RULE, RUN_ID_RULE, is_id, is_run_id
-from workers.lock import LockTimeout
 from workers.pool import Died, Finished, WorkerPool
 from workers.process import Identity, is_alive
 from workers.process_tree import reap_orphans, sweep
 from workers.run_request import RunRequest
 from workers.settings import Settings
 
-from .history import History, Run
+from .history import Run
+from .owed import Owed
 from .process_watch import ProcessWatch
 from .recovery import exit_text, lost_finish, lost_runs, sweep_runs
 from .run_queue import RunQueue
@@ -35,7 +35,6 @@ __all__ = ["Dispatcher"]
 logger = logging.getLogger(__name__)
 _WAIT_S = 0.2
 _KILLED_WITHIN_S = 5.0
-_AGAIN_S = 1.0
 _FLUSH_S = 0.5
 _LONGEST_MINUTE = 64
 _KILLED = ("cancelled: its worker was killed", "cancelled")
@@ -63,8 +62,7 @@ class Dispatcher:
         self._outcomes: deque[Finished | Died] = deque()
         self._watch = ProcessWatch()
         self._killed: set[Identity] = set()
-        self._owed: list[Event] = []
-        self._held_until = 0.0
+        self._owed = Owed(self.store)
         self._flushed = self.store.reader.position
         self._dirty_since: float | None = None
 
@@ -73,7 +71,7 @@ class Dispatcher:
         self.store.refresh()
         runs = self.store.history.runs
         self._close(lost_runs(runs.values(), is_alive), "its worker did not outlive the service", now)
-        self._record_owed()
+        self._owed.record()
         self.queue.load(run for run in runs.values() if self._is_fit(run.request))
         for run in runs.values():
             if run.status == "running" and run.process:
@@ -97,7 +95,7 @@ class Dispatcher:
     def dispatch(self, now: datetime) -> list[RunRequest]:
         """Hand requests to free workers while there are both; return those handed out."""
         handed: list[RunRequest] = []
-        if self._is_held():
+        if self._owed.held_s():
             return handed
         self.queue.wake(now.timestamp())
         for _ in range(self.pool.free()):
@@ -119,7 +117,7 @@ class Dispatcher:
 
     def wake_s(self) -> float | None:
         """Return in how many seconds there is something to do that no waitable tells of; None when there is not."""
-        held_s = max(0.0, self._held_until - time.monotonic())
+        held_s = self._owed.held_s()
         rests_s = [self.pool.pause_s()]
         if self._dirty_since is not None:
             rests_s.append(max(0.0, self._dirty_since + _FLUSH_S - time.monotonic()))
@@ -147,7 +145,7 @@ class Dispatcher:
         for process in self._watch.look(ready):
             self._lose(process, now, *_KILLED if process in self._killed else ())
             self._watch.forget(process)
-        self._record_owed()
+        self._owed.record()
         if restart:
             self.start_workers()
 
@@ -203,9 +201,8 @@ class Dispatcher:
         """Kill the workers that are left, and all that their tasks left; their runs are closed as cancelled."""
         self.pool.kill()
         self._await_workers(_KILLED_WITHIN_S)
-        # There may be no later.
-        self._held_until = 0.0
-        self._record_owed()
+        self._owed.let_go()
+        self._owed.record()
 
     def close(self) -> None:
         """End the workers and close the log; tasks that still run get TERM, their grace, and KILL."""
@@ -270,12 +267,12 @@ class Dispatcher:
     def _finished(self, outcome: Finished) -> None:
         result = outcome.result
         if result.unrecorded:
-            self._owed.append(result.unrecorded)
-            self._hold()
+            self._owed.add(result.unrecorded)
+            self._owed.hold()
         elif result.status == "unclaimed" and self._is_waiting(outcome.request):
             logger.error("run %s waits: %s", result.run_id, result.reason)
             self.queue.put_back(outcome.request)
-            self._hold()
+            self._owed.hold()
 
     def _bury(self, outcome: Died, now: datetime) -> None:
         """A worker is gone: an unstarted request waits again, a started one is closed as crashed."""
@@ -291,7 +288,7 @@ class Dispatcher:
             self._lose(process, now, text)
             run_id = request["run_id"] if request else None
             exited = {"event": "worker_exited", "worker_pid": process.pid, "reason": text, "run_id": run_id}
-            self._owed.insert(place, exited)
+            self._owed.add(exited, place=place)
         if request and self._is_waiting(request):
             self.queue.put_back(request)
         elif request:
@@ -312,38 +309,8 @@ class Dispatcher:
 
     def _close(self, lost: list[Run], reason: str, now: datetime, status: str = "crashed") -> None:
         """Kill what is left of these runs, then owe the log their end: a state changes only after the tree is gone."""
-        known = {event.get("run_id") for event in self._owed if event["event"] == "run_finished"}
+        known = self._owed.ends()
         lost = [run for run in lost if run.run_id not in known]
         if lost:
             sweep_runs(self.store.log.path, Path(self._settings.events_path), lost)
-            self._owed += [lost_finish(run, status, reason, now) for run in lost]
-
-    def _record_owed(self) -> None:
-        """Append what is owed to the log; what it will not take is kept for the next time."""
-        if not self._owed or self._is_held():
-            return
-
-        def still_due(history: History) -> list[Event]:
-            return [
-                event
-                for event in self._owed
-                if event["event"] != "run_finished" or history.is_running(event["run_id"], event["attempt"])
-            ]
-
-        try:
-            self.store.commit(still_due)
-        except LogNotFlushed as error:
-            logger.error("%s", error)  # noqa: TRY400
-            self._owed.clear()
-        except (LogUnwritable, LockTimeout) as error:
-            logger.error("%d event(s) wait: %s", len(self._owed), error)  # noqa: TRY400
-            self._hold()
-        else:
-            self._owed.clear()
-
-    def _hold(self) -> None:
-        """Let a log that takes nothing rest: trying at once again would only spin."""
-        self._held_until = time.monotonic() + _AGAIN_S
-
-    def _is_held(self) -> bool:
-        return time.monotonic() < self._held_until
+            self._owed.add(*(lost_finish(run, status, reason, now) for run in lost))

@@ -13,9 +13,10 @@ import msgspec
 from workers.errors import Fault
 from workers.events import Event, iso, utc_timestamp
 
+from .checkpoint import in_lines
 from .cron import InvalidCron
 from .dag_files import Signature
-from .history import History, in_lines
+from .history import History
 from .judge import ON_TIME, first_since, missed_between
 from .schedule_model import Schedule
 from .schedules import Configuration, NoSchedules, read_configuration, signature

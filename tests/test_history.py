@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scheduler.history import History, epoch, in_lines
+from scheduler.checkpoint import in_lines
+from scheduler.history import History, epoch
 from workers.events import MAX_LINE, Event, decode_line, encode_line, iso
 from workers.process import Identity
 
