@@ -23,11 +23,14 @@ from workers.process_tree import reap_orphans, sweep
 from workers.run_request import RunRequest
 from workers.settings import Settings
 
-from .history import Run
+from .cancels import Cancels
+from .history import History
+from .open_runs import Run
 from .owed import Owed
 from .process_watch import ProcessWatch
 from .recovery import exit_text, lost_finish, lost_runs, sweep_runs
 from .run_queue import RunQueue
+from .run_timers import RunTimers, timer_events
 from .state_store import StateStore
 
 __all__ = ["Dispatcher"]
@@ -61,6 +64,8 @@ class Dispatcher:
         self._only: Collection[str] | None = None
         self._outcomes: deque[Finished | Died] = deque()
         self._watch = ProcessWatch()
+        self._timers = RunTimers()
+        self._cancels = Cancels(self.store.history, settings.task_grace_s)
         self._killed: set[Identity] = set()
         self._owed = Owed(self.store)
         self._flushed = self.store.reader.position
@@ -73,6 +78,8 @@ class Dispatcher:
         self._close(lost_runs(runs.values(), is_alive), "its worker did not outlive the service", now)
         self._owed.record()
         self.queue.load(run for run in runs.values() if self._is_fit(run.request))
+        self._timers.load(runs.values())
+        self._cancels.load(runs.values())
         for run in runs.values():
             if run.status == "running" and run.process:
                 self._watch.add(run.process)
@@ -82,6 +89,7 @@ class Dispatcher:
         """Be concerned with these requests only, whatever else the log asks for."""
         for request in requests:
             self.queue.put(request)
+        self._timers.load(Run(str(each["run_id"]), "", each, int(each.get("attempt") or 1)) for each in requests)
         self._only = {str(request["run_id"]) for request in requests}
         self.store.follow(self._follow)
 
@@ -97,6 +105,7 @@ class Dispatcher:
         handed: list[RunRequest] = []
         if self._owed.held_s():
             return handed
+        self._close_unstarted(now)
         self.queue.wake(now.timestamp())
         for _ in range(self.pool.free()):
             request = self._next_waiting()
@@ -123,9 +132,10 @@ class Dispatcher:
             rests_s.append(max(0.0, self._dirty_since + _FLUSH_S - time.monotonic()))
         if self._owed or (not self.queue.empty() and (held_s or self.pool.free())):
             rests_s.append(held_s)
-        retry_at = self.queue.next_wake()
-        if retry_at is not None:
-            rests_s.append(max(held_s, retry_at - time.time()))
+        now_s = time.time()
+        times_s = (self.queue.next_wake(), self._timers.next_wake())
+        rests_s += [max(held_s, at_s - now_s) for at_s in times_s if at_s is not None]
+        rests_s += [self._cancels.wake_s(), held_s if self._cancels.has_waiting() else None]
         return min((each for each in rests_s if each is not None), default=None)
 
     def settle(self, ready: Collection[Any], now: datetime, *, restart: bool = True) -> None:
@@ -145,7 +155,9 @@ class Dispatcher:
         for process in self._watch.look(ready):
             self._lose(process, now, *_KILLED if process in self._killed else ())
             self._watch.forget(process)
+        self._killed.update(self._cancels.signal(self.pool, self._watch))
         self._owed.record()
+        self._close_unstarted(now)
         if restart:
             self.start_workers()
 
@@ -224,11 +236,27 @@ class Dispatcher:
         while not self.pool.is_empty() and time.monotonic() < deadline:
             self.settle(connection.wait(self.pool.waitables(), _WAIT_S), datetime.now(UTC), restart=False)
 
+    def _close_unstarted(self, now: datetime) -> None:
+        """Close what waits and was cancelled or may not start any more, and tell of deadlines that have passed."""
+        due = self._timers.due(now.timestamp())
+        if self._owed.held_s() or not (due or self._cancels.has_waiting()):
+            return
+
+        def decide(history: History) -> list[Event]:
+            cancelled = list(self._cancels.ends())
+            gone = {event["run_id"] for event in cancelled}
+            return [*cancelled, *timer_events(history, [each for each in due if each.run_id not in gone], now)]
+
+        if self._owed.commit(decide, "what is too late waits"):
+            self._timers.drop(due)
+
     def _follow(self, event: Event) -> None:
         """Keep the queue in step with the log, and note the foreign processes that have runs."""
         name, run_id = event.get("event"), str(event.get("run_id"))
         if self._only is not None and (run_id not in self._only or name in _ASKING):
             return
+        self._timers.follow(event)
+        self._cancels.follow(event)
         run = self.store.history.runs.get(run_id)
         if name in _ASKING:
             if run is not None and run.status == "queued" and self._is_fit(event):
@@ -262,7 +290,8 @@ class Dispatcher:
                 return request
 
     def _is_waiting(self, request: RunRequest) -> bool:
-        return self.store.history.is_waiting(str(request["run_id"]), int(request.get("attempt") or 1))
+        run_id, history = str(request["run_id"]), self.store.history
+        return history.is_waiting(run_id, int(request.get("attempt") or 1)) and history.runs[run_id].cancel is None
 
     def _finished(self, outcome: Finished) -> None:
         result = outcome.result

@@ -23,6 +23,7 @@ from .verdicts import ScheduleState
 __all__ = ["History", "Run", "ScheduleState", "epoch"]
 
 _MOST_FAULTS = 200
+_TEXT_CHARS = 200
 
 
 @lru_cache(1024)
@@ -140,6 +141,16 @@ class History:
             return
         self._close_run(run)
 
+    def _cancel_requested(self, event: Event) -> None:
+        run = self.runs.get(event["run_id"])
+        if run is not None and run.cancel is None:
+            run.cancel = {key: str(event[key])[:_TEXT_CHARS] for key in ("reason", "by") if event.get(key)}
+
+    def _deadline_missed(self, event: Event) -> None:
+        run = self.runs.get(event["run_id"])
+        if run is not None:
+            run.is_deadline_told = True
+
     def _close_run(self, run: Run) -> None:
         del self.runs[run.run_id]
         of_schedule = self._open[run.schedule_id]
@@ -233,6 +244,8 @@ _STEPS: dict[str, Callable[[History, Event], None]] = {
     "schedule_missed": History._missed,
     "run_started": History._started,
     "run_finished": History._finished,
+    "cancel_requested": History._cancel_requested,
+    "deadline_missed": History._deadline_missed,
     "schedules_loaded": History._loaded,
     "schedule_invalid": History._invalid,
     "clock_jumped": History._clock_jumped,

@@ -22,7 +22,8 @@ def number(value: Any) -> int:
 class Run(msgspec.Struct):
     """An open run: waiting (`queued`) or on a worker (`running`), in its present attempt.
 
-    `start` is the `run_started` of that attempt, once there is one.
+    `start` is the `run_started` of that attempt, once there is one; `cancel` has the `reason` and the `by` of the first
+    `cancel_requested`; `is_deadline_told` says that its `deadline_missed` is on record.
     """
 
     run_id: str
@@ -32,6 +33,8 @@ class Run(msgspec.Struct):
     status: str = "queued"
     start: Event | None = None
     retry_at: str | None = None
+    cancel: dict[str, str] | None = None
+    is_deadline_told: bool = False
 
     @property
     def process(self) -> Identity | None:

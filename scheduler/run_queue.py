@@ -14,6 +14,7 @@ from workers.events import Event
 from workers.run_request import RunRequest
 
 from .history import Run, epoch
+from .run_timers import time_of
 
 __all__ = ["RunQueue"]
 
@@ -48,8 +49,12 @@ class RunQueue:
         """Add a request at the end."""
         run_id, schedule_id = str(request["run_id"]), str(request.get("schedule_id") or "")
         before = self._active.get(schedule_id, set()) - {run_id}
-        if request.get("overlap") == "queue" and before:
+        if request.get("overlap") in ("queue", "replace") and before:
             self._held.setdefault(schedule_id, OrderedDict())[run_id] = request
+        elif (not_before_s := time_of(request.get("not_before"))) is not None:
+            self._activate(request)
+            self._later[run_id] = request
+            heapq.heappush(self._wakes, (not_before_s, run_id))
         else:
             self._activate(request)
             self._ready[run_id] = request

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from datetime import timedelta
 from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
@@ -13,7 +14,10 @@ from workers.units import Duration
 
 from .cron import Cron, parse_cron
 
-__all__ = ["Schedule", "compiled", "zone_of"]
+__all__ = ["ON_TIME", "Schedule", "compiled", "zone_of"]
+
+# A fire time is on time through its minute, as cron judges the current minute; after that it is late.
+ON_TIME = timedelta(seconds=60)
 
 
 class Schedule(msgspec.Struct, frozen=True, dict=True, forbid_unknown_fields=True):
@@ -30,9 +34,15 @@ class Schedule(msgspec.Struct, frozen=True, dict=True, forbid_unknown_fields=Tru
     enabled: bool = True
     description: str = ""
     params: dict[str, Any] = {}
-    overlap: Literal["skip", "queue", "allow"] = "skip"
+    overlap: Literal["skip", "queue", "replace", "allow"] = "skip"
+    max_queued: int | None = None
     catchup: Literal["none", "latest", "all"] = "none"
     catchup_window: Duration | None = None
+    catchup_max: int | None = None
+    jitter: Duration | None = None
+    start_deadline: Duration | None = None
+    deadline: Duration | None = None
+    on_deadline: str | None = None
     timeout: Duration | None = None
     retries: Retries = Retries()
     retry_on_crash: bool = False

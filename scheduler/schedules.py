@@ -170,5 +170,9 @@ def _read_file(
             message = f"schedule `{schedule.id}`: this id is taken by {twin.file}:{twin.line}; ids are unique"
             faults.append(document.fault((index, "id"), message))
         faults += dags.faults(document, (index,), f"schedule `{schedule.id}`", schedule.dag, schedule.params)
+        if schedule.on_deadline is not None:
+            faults += dags.faults(
+                document, (index,), f"schedule `{schedule.id}`", schedule.on_deadline, {}, "on_deadline"
+            )
         schedules[schedule.id] = schedule
     return list(schedules.values()), faults

@@ -289,7 +289,7 @@ def test_every_yaml_in_the_docs_is_without_fault(name: str, text: str, tmp_path:
     (tmp_path / "dags").mkdir()
     if text.lstrip().startswith("- ") or re.search(r"^- id:", text, re.MULTILINE):
         (tmp_path / "schedules" / "it.yaml").write_text(text)
-        for dag in set(re.findall(r"^ +dag: (\S+)", text, re.MULTILINE)):
+        for dag in set(re.findall(r"^ +(?:dag|on_deadline): (\S+)", text, re.MULTILINE)):
             params = "".join(
                 f"  {each}: 1\n" for each in re.findall(r"(\w+):", "".join(re.findall(r"params: (\{.*\})", text)))
             )

@@ -22,6 +22,7 @@ TITLES = {
     "G11": "a clock that is set runs nothing twice",
     "overlap": "runs of a schedule overlap only where it says so",
     "lateness": "what may start starts in time",
+    "deadline": "a deadline that passes is told, once",
     "effects": "an effect for each success, one at most an attempt",
 }
 _KEPT = 1000
