@@ -149,7 +149,7 @@ class RunBook:
         if event.get("next_attempt"):
             run.attempt = int(event["next_attempt"])
             run.retry_at_s = seconds(event["retry_at"]) if event.get("retry_at") else 0.0
-            run.waits_since_s = self._services.free_s + max(0.0, run.retry_at_s - now)
+            run.waits_since_s = self._services.mark_s() + max(0.0, run.retry_at_s - now)
             run.place = ledger.place
         else:
             self._close(run_id, run)
@@ -235,7 +235,7 @@ class RunBook:
         return {name: self.open[name].worker is None for name in names}
 
     def _open(self, run_id: str, schedule_id: str, request: Event, attempt: int) -> _Run:
-        run = self.open[run_id] = _Run(request, self._ledger.place, attempt, self._services.free_s)
+        run = self.open[run_id] = _Run(request, self._ledger.place, attempt, self._services.mark_s())
         if schedule_id:
             self._of_schedule.setdefault(schedule_id, {})[run_id] = None
         return run
@@ -243,7 +243,7 @@ class RunBook:
     def _close(self, run_id: str, run: _Run) -> None:
         del self.open[run_id]
         schedule_id = str(run.request.get("schedule_id") or "")
-        self._turn_since_s[schedule_id] = self._services.free_s
+        self._turn_since_s[schedule_id] = self._services.mark_s()
         others = self._of_schedule.get(schedule_id)
         if others is not None:
             others.pop(run_id, None)
