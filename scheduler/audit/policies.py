@@ -160,6 +160,11 @@ class PolicyBook:
         for run_id in list(self._untold):
             self._look_at(run_id, self._terms[run_id], now)
 
+    def lead(self) -> None:
+        """Take in that another service begins to lead: what the one before was slow to tell, it had no time for."""
+        for run_id in self._untold:
+            self._terms[run_id].noticed_s = None
+
     def set_clock(self) -> None:
         """Take in that the clock was set: the moments that requests name are those of the clock before."""
         for terms in self._terms.values():

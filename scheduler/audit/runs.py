@@ -179,6 +179,7 @@ class RunBook:
     def lead(self) -> None:
         """Take in that a service begins to lead: from here on, runs start under it."""
         self._led.clear()
+        self.policies.lead()
 
     def stop(self) -> None:
         """Take in that the leader has stopped: what started under it has ended."""
