@@ -154,7 +154,7 @@ class _Auditor:
             self._compare_checkpoint()
             if self.services.leader is not None:
                 self.services.pass_time(event, now)
-                if self.services.leads(event):
+                if self.services.leads(event) and name != "clock_jumped":  # by that the clock has moved, not time
                     self.runs.policies.look(now)
             if self.runs.dead:
                 self.runs.look_after_the_dead(now)
