@@ -40,8 +40,6 @@ class RunTimers:
             self._take(run.request)
             if run.status == "running" or run.attempt > 1:
                 self._set.pop((run.run_id, "start_by"), None)
-            if run.is_deadline_told:
-                self._set.pop((run.run_id, "deadline"), None)
 
     def follow(self, event: Event) -> None:
         """Follow one event of the log."""

@@ -425,7 +425,11 @@ def test_a_cancel_is_signalled_once_and_one_of_a_run_by_hand_is_for_its_owner(sc
     other = psutil.Popen(["sleep", "300"])
     try:
         scene.tell("run_started", "theirs", pid=other.pid, starttime=identity(other.pid).starttime)
-        scene.ask("r", "trap 'echo x >> told; exit 1' TERM; touch up; while :; do sleep 0.01; done", retries={"max": 2})
+        scene.ask(
+            "r",
+            "trap 'sleep 0.15; echo x >> told; exit 1' TERM; touch up; while :; do sleep 0.01; done",
+            retries={"max": 2},
+        )
         wait_for(_turning(dispatcher, (scene.root / "up").exists))
         for name in ("theirs", "r", "r", "r", "none"):
             scene.log.append(cancel_requested(name, "asked for"))

@@ -286,6 +286,12 @@ def test_a_run_that_was_not_started_in_time_is_closed_without_a_start_and_needs_
     assert shape(due_events([TIMED], 3600)) == [("run_finished", "start_deadline")]
 
 
+def test_what_was_started_meanwhile_is_not_closed_though_its_timer_was_due() -> None:
+    due_before = [Timer(NOON.timestamp() + 30, "s.0", "start_by")]
+    for meanwhile in ([started(0)], [started(0), ended(0, status="failed", next_attempt=2)], [started(0), ended(0)]):
+        assert list(timer_events(History([TIMED, *meanwhile]), due_before, NOON + 31 * SECOND)) == []
+
+
 def test_a_further_attempt_is_not_bound_to_the_start_deadline() -> None:
     again = [TIMED, started(0), ended(0, status="failed", next_attempt=2, retry_at=iso(NOON))]
     assert due_events(again, 31) == []
