@@ -55,26 +55,26 @@ class DagFiles:
         self.directories: set[str] = set()
 
     def faults(
-        self, document: Document, at: tuple[int, ...], what: str, name: str, params: Mapping[str, Any]
+        self, document: Document, at: tuple[int, ...], what: str, name: str, params: Mapping[str, Any], key: str = "dag"
     ) -> Iterator[Fault]:
-        """Yield what is wrong with the DAG `name`: its path, its file (told once), the `params` given to it."""
+        """Yield what is wrong with the DAG `name` of a key: its path, its file (told once), its `params`."""
         dag = self._read.get(name)
         if dag is None:
             wrong = self._wrong_path(name)
             if wrong:
-                yield document.fault((*at, "dag"), f"{what}: {wrong}")
+                yield document.fault((*at, key), f"{what}: {wrong}")
                 return
             dag = self._load(name)
         if isinstance(dag, Dag):
             for message in check_params(dag, params):
                 yield document.fault((*at, "params"), f"{what}: {message}")
         elif not dag.faults:
-            yield document.fault((*at, "dag"), f"{what}: no such file {name[:_SHOWN]!r} in {self._project}")
+            yield document.fault((*at, key), f"{what}: no such file {name[:_SHOWN]!r} in {self._project}")
         elif name not in self._told:
             self._told.add(name)
             yield from dag.faults
         else:
-            yield document.fault((*at, "dag"), f"{what}: {name[:_SHOWN]} has faults")
+            yield document.fault((*at, key), f"{what}: {name[:_SHOWN]} has faults")
 
     def _wrong_path(self, name: str) -> str:
         """Return what is wrong with a DAG's path, before anything is opened."""

@@ -12,21 +12,24 @@ from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
-from workers.event_log import LogNotFlushed, LogUnwritable
+from workers.event_log import LogNotFlushed
 from workers.events import Event
 from workers.failpoints import reach
 from workers.ids import ID_RULE, RUN_ID_RULE, is_id, is_run_id
-from workers.lock import LockTimeout
 from workers.pool import Died, Finished, WorkerPool
 from workers.process import Identity, is_alive
 from workers.process_tree import reap_orphans, sweep
 from workers.run_request import RunRequest
 from workers.settings import Settings
 
-from .history import History, Run
+from .cancels import Cancels
+from .history import History
+from .open_runs import Run
+from .owed import Owed
 from .process_watch import ProcessWatch
 from .recovery import exit_text, lost_finish, lost_runs, sweep_runs
 from .run_queue import RunQueue
+from .run_timers import RunTimers, timer_events
 from .state_store import StateStore
 
 __all__ = ["Dispatcher"]
@@ -34,7 +37,6 @@ __all__ = ["Dispatcher"]
 logger = logging.getLogger(__name__)
 _WAIT_S = 0.2
 _KILLED_WITHIN_S = 5.0
-_AGAIN_S = 1.0
 _FLUSH_S = 0.5
 _LONGEST_MINUTE = 64
 _KILLED = ("cancelled: its worker was killed", "cancelled")
@@ -61,9 +63,10 @@ class Dispatcher:
         self._only: Collection[str] | None = None
         self._outcomes: deque[Finished | Died] = deque()
         self._watch = ProcessWatch()
+        self._timers = RunTimers()
+        self._cancels = Cancels(self.store.history, settings.task_grace_s)
         self._killed: set[Identity] = set()
-        self._owed: list[Event] = []
-        self._held_until = 0.0
+        self._owed = Owed(self.store)
         self._flushed = self.store.reader.position
         self._dirty_since: float | None = None
 
@@ -72,9 +75,11 @@ class Dispatcher:
         self.store.refresh()
         runs = self.store.history.runs
         self._close(lost_runs(runs.values(), is_alive), "its worker did not outlive the service", now)
-        self._record_owed()
+        self._owed.record()
         self.queue.limits = self.store.history.limits
         self.queue.load(run for run in runs.values() if self._is_fit(run.request))
+        self._timers.load(runs.values())
+        self._cancels.load(runs.values())
         for run in runs.values():
             if run.status == "running" and run.process:
                 self._watch.add(run.process)
@@ -85,6 +90,7 @@ class Dispatcher:
         self.queue.limits = self.store.history.limits
         for request in requests:
             self.queue.put(request)
+        self._timers.load(Run(str(each["run_id"]), "", each, int(each.get("attempt") or 1)) for each in requests)
         self._only = {str(request["run_id"]) for request in requests}
         self.store.follow(self._follow)
 
@@ -98,8 +104,9 @@ class Dispatcher:
     def dispatch(self, now: datetime) -> list[RunRequest]:
         """Hand requests to free workers while there are both; return those handed out."""
         handed: list[RunRequest] = []
-        if self._is_held():
+        if self._owed.held_s():
             return handed
+        self._close_unstarted(now)
         self.queue.wake(now.timestamp())
         for _ in range(self.pool.free()):
             request = self._next_waiting()
@@ -120,15 +127,16 @@ class Dispatcher:
 
     def wake_s(self) -> float | None:
         """Return in how many seconds there is something to do that no waitable tells of; None when there is not."""
-        held_s = max(0.0, self._held_until - time.monotonic())
+        held_s = self._owed.held_s()
         rests_s = [self.pool.pause_s()]
         if self._dirty_since is not None:
             rests_s.append(max(0.0, self._dirty_since + _FLUSH_S - time.monotonic()))
         if self._owed or (not self.queue.empty() and (held_s or self.pool.free())):
             rests_s.append(held_s)
-        retry_at = self.queue.next_wake()
-        if retry_at is not None:
-            rests_s.append(max(held_s, retry_at - time.time()))
+        now_s = time.time()
+        times_s = (self.queue.next_wake(), self._timers.next_wake())
+        rests_s += [max(held_s, at_s - now_s) for at_s in times_s if at_s is not None]
+        rests_s += [self._cancels.wake_s(), held_s if self._cancels.has_waiting() else None]
         return min((each for each in rests_s if each is not None), default=None)
 
     def settle(self, ready: Collection[Any], now: datetime, *, restart: bool = True) -> None:
@@ -148,7 +156,9 @@ class Dispatcher:
         for process in self._watch.look(ready):
             self._lose(process, now, *_KILLED if process in self._killed else ())
             self._watch.forget(process)
-        self._record_owed()
+        self._killed.update(self._cancels.signal(self.pool, self._watch))
+        self._owed.record()
+        self._close_unstarted(now)
         if restart:
             self.start_workers()
 
@@ -204,9 +214,8 @@ class Dispatcher:
         """Kill the workers that are left, and all that their tasks left; their runs are closed as cancelled."""
         self.pool.kill()
         self._await_workers(_KILLED_WITHIN_S)
-        # There may be no later.
-        self._held_until = 0.0
-        self._record_owed()
+        self._owed.let_go()
+        self._owed.record()
 
     def close(self) -> None:
         """End the workers and close the log; tasks that still run get TERM, their grace, and KILL."""
@@ -228,11 +237,27 @@ class Dispatcher:
         while not self.pool.is_empty() and time.monotonic() < deadline:
             self.settle(connection.wait(self.pool.waitables(), _WAIT_S), datetime.now(UTC), restart=False)
 
+    def _close_unstarted(self, now: datetime) -> None:
+        """Close what waits and was cancelled or may not start any more, and tell of deadlines that have passed."""
+        due = self._timers.due(now.timestamp())
+        if self._owed.held_s() or not (due or self._cancels.has_waiting()):
+            return
+
+        def decide(history: History) -> list[Event]:
+            cancelled = list(self._cancels.ends())
+            gone = {event["run_id"] for event in cancelled}
+            return [*cancelled, *timer_events(history, [each for each in due if each.run_id not in gone], now)]
+
+        if self._owed.commit(decide, "what is too late waits"):
+            self._timers.drop(due)
+
     def _follow(self, event: Event) -> None:
         """Keep the queue in step with the log, and note the foreign processes that have runs."""
         name, run_id = event.get("event"), str(event.get("run_id"))
         if self._only is not None and (run_id not in self._only or name in _ASKING):
             return
+        self._timers.follow(event)
+        self._cancels.follow(event)
         run = self.store.history.runs.get(run_id)
         if name in _ASKING and run is not None and run.status == "queued" and not self._is_fit(event):
             return
@@ -259,17 +284,18 @@ class Dispatcher:
         return None
 
     def _is_waiting(self, request: RunRequest) -> bool:
-        return self.store.history.is_waiting(str(request["run_id"]), int(request.get("attempt") or 1))
+        run_id, history = str(request["run_id"]), self.store.history
+        return history.is_waiting(run_id, int(request.get("attempt") or 1)) and history.runs[run_id].cancel is None
 
     def _finished(self, outcome: Finished) -> None:
         result = outcome.result
         if result.unrecorded:
-            self._owed.append(result.unrecorded)
-            self._hold()
+            self._owed.add(result.unrecorded)
+            self._owed.hold()
         elif result.status == "unclaimed" and self._is_waiting(outcome.request):
             logger.error("run %s waits: %s", result.run_id, result.reason)
             self.queue.put_back(outcome.request)
-            self._hold()
+            self._owed.hold()
 
     def _bury(self, outcome: Died, now: datetime) -> None:
         """A worker is gone: an unstarted request waits again, a started one is closed as crashed."""
@@ -285,7 +311,7 @@ class Dispatcher:
             self._lose(process, now, text)
             run_id = request["run_id"] if request else None
             exited = {"event": "worker_exited", "worker_pid": process.pid, "reason": text, "run_id": run_id}
-            self._owed.insert(place, exited)
+            self._owed.add(exited, place=place)
         if request and self._is_waiting(request):
             self.queue.put_back(request)
         elif request:
@@ -306,38 +332,8 @@ class Dispatcher:
 
     def _close(self, lost: list[Run], reason: str, now: datetime, status: str = "crashed") -> None:
         """Kill what is left of these runs, then owe the log their end: a state changes only after the tree is gone."""
-        known = {event.get("run_id") for event in self._owed if event["event"] == "run_finished"}
+        known = self._owed.ends()
         lost = [run for run in lost if run.run_id not in known]
         if lost:
             sweep_runs(self.store.log.path, Path(self._settings.events_path), lost)
-            self._owed += [lost_finish(run, status, reason, now) for run in lost]
-
-    def _record_owed(self) -> None:
-        """Append what is owed to the log; what it will not take is kept for the next time."""
-        if not self._owed or self._is_held():
-            return
-
-        def still_due(history: History) -> list[Event]:
-            return [
-                event
-                for event in self._owed
-                if event["event"] != "run_finished" or history.is_running(event["run_id"], event["attempt"])
-            ]
-
-        try:
-            self.store.commit(still_due)
-        except LogNotFlushed as error:
-            logger.error("%s", error)  # noqa: TRY400
-            self._owed.clear()
-        except (LogUnwritable, LockTimeout) as error:
-            logger.error("%d event(s) wait: %s", len(self._owed), error)  # noqa: TRY400
-            self._hold()
-        else:
-            self._owed.clear()
-
-    def _hold(self) -> None:
-        """Let a log that takes nothing rest: trying at once again would only spin."""
-        self._held_until = time.monotonic() + _AGAIN_S
-
-    def _is_held(self) -> bool:
-        return time.monotonic() < self._held_until
+            self._owed.add(*(lost_finish(run, status, reason, now) for run in lost))

@@ -14,18 +14,17 @@ from typing import Any
 import msgspec
 
 from workers.events import Event
-from workers.process_id import Identity, recorded_identity
+from workers.process_id import recorded_identity
 
-from .event_lines import LINE_BYTES, in_lines, size_of
+from .checkpoint import checkpoint_lines, run_of, states_of
 from .limits import Limits
-from .verdicts import KEPT, Range, ScheduleState
+from .open_runs import Run, number
+from .verdicts import ScheduleState
 
 __all__ = ["History", "Run", "ScheduleState", "epoch"]
 
-_POINTS_A_LINE = 1000
 _MOST_FAULTS = 200
-
-_Row = tuple[str, int, int, set[int], list[Range], list[Range], dict[str, Any]]
+_TEXT_CHARS = 200
 
 
 @lru_cache(1024)
@@ -36,35 +35,6 @@ def epoch(moment: str) -> int:
     if time.tzinfo is None or seconds < -1:  # a clock begins in 1970, a schedule a second before its first minute
         raise ValueError(moment)
     return seconds
-
-
-class Run(msgspec.Struct):
-    """An open run: waiting (`queued`) or on a worker (`running`), in its present attempt.
-
-    `start` is the `run_started` of that attempt, once there is one.
-    """
-
-    run_id: str
-    schedule_id: str
-    request: Event
-    attempt: int = 1
-    status: str = "queued"
-    start: Event | None = None
-    retry_at: str | None = None
-
-    @property
-    def process(self) -> Identity | None:
-        """The worker process that has it."""
-        return None if self.start is None else recorded_identity(self.start)
-
-    @property
-    def started_at(self) -> str | None:
-        """When the attempt started, ISO 8601."""
-        return None if self.start is None else str(self.start["timestamp"])
-
-    def next_request(self) -> Event:
-        """Return the request for the present attempt."""
-        return {**self.request, "attempt": self.attempt}
 
 
 class History:
@@ -132,28 +102,16 @@ class History:
 
     def checkpoint(self) -> Iterator[Event]:
         """Yield the events from which `apply` rebuilds this state: they open a new segment."""
-        if self.supervisor:
-            yield {"event": "checkpoint", "supervisor": self.supervisor}
-        for fault in self.faults:
-            yield {"event": "checkpoint", "fault": fault}
         if self.limits != Limits():
             yield {"event": "checkpoint", "limits": self.limits.as_event()}
-        for run in self.runs.values():
-            yield from _run_lines(run)
-        states = {name: state.settle() for name, state in self.schedules.items()}
-        for rows in in_lines(map(_row, states.items())):
-            yield {"event": "checkpoint", "schedules": rows}
-        for name, state in states.items():
-            for kind, times in (("judged", sorted(state.judged)[KEPT:]), ("others", sorted(state.others))):
-                for start in range(0, len(times), _POINTS_A_LINE):
-                    yield {"event": "checkpoint", kind: [name, times[start : start + _POINTS_A_LINE]]}
+        yield from checkpoint_lines(self.supervisor, self.faults, self.runs.values(), self.schedules)
 
     # -> queued
     def _enqueued(self, event: Event) -> None:
         run_id, schedule_id = event["run_id"], event.get("schedule_id") or ""
         if run_id in self.runs:
             return
-        attempt = _number(event.get("attempt") or 1)
+        attempt = number(event.get("attempt") or 1)
         if not type(run_id) is type(schedule_id) is str:
             raise TypeError
         if schedule_id and event.get("minute"):
@@ -163,7 +121,7 @@ class History:
     # queued -> running
     def _started(self, event: Event) -> None:
         run_id, schedule_id = event["run_id"], event.get("schedule_id") or ""
-        attempt = _number(event.get("attempt") or 1)
+        attempt = number(event.get("attempt") or 1)
         if not type(run_id) is type(schedule_id) is type(event["timestamp"]) is str:
             raise TypeError
         recorded_identity(event)
@@ -180,12 +138,22 @@ class History:
         if run is None or event.get("attempt", run.attempt) != run.attempt:
             return
         if event.get("next_attempt"):
-            attempt, retry_at = _number(event["next_attempt"]), event.get("retry_at")
+            attempt, retry_at = number(event["next_attempt"]), event.get("retry_at")
             if retry_at is not None:
                 epoch(retry_at)
             run.status, run.attempt, run.retry_at, run.start = "queued", attempt, retry_at, None
             return
         self._close_run(run)
+
+    def _cancel_requested(self, event: Event) -> None:
+        run = self.runs.get(event["run_id"])
+        if run is not None and run.cancel is None:
+            run.cancel = {key: str(event[key])[:_TEXT_CHARS] for key in ("reason", "by") if event.get(key)}
+
+    def _deadline_missed(self, event: Event) -> None:
+        run = self.runs.get(event["run_id"])
+        if run is not None:
+            run.is_deadline_told = True
 
     def _close_run(self, run: Run) -> None:
         del self.runs[run.run_id]
@@ -245,7 +213,7 @@ class History:
             state.set_back(since)
 
     def _supervisor_started(self, event: Event) -> None:
-        recorded_identity(event), epoch(event["timestamp"]), _number(event.get("max_parallel") or 0)
+        recorded_identity(event), epoch(event["timestamp"]), number(event.get("max_parallel") or 0)
         self.supervisor = event
 
     def _supervisor_stopped(self, event: Event) -> None:
@@ -258,12 +226,7 @@ class History:
     def _checkpoint(self, event: Event) -> None:
         self.events_since_checkpoint -= 1
         if "run" in event:
-            run = msgspec.convert(event["run"], Run)
-            _number(run.attempt)
-            if (run.status == "running") is (run.start is None):
-                raise ValueError(run.status)
-            if run.start is not None:
-                recorded_identity(run.start), msgspec.convert(run.start["timestamp"], str)
+            run = run_of(event["run"])
             if run.run_id in self.runs:
                 self._close_run(self.runs[run.run_id])
             self._open_run(run)
@@ -276,43 +239,11 @@ class History:
             self.faults.append(msgspec.convert(event["fault"], dict[str, Any]))
         elif "limits" in event:
             self._limited(event["limits"])
-        for row in event.get("schedules", ()):
-            name, state = _state_of(row)
-            self.schedules[name] = state
+        self.schedules.update(states_of(event))
         for kind in ("judged", "others"):
             if kind in event:
                 name, times = event[kind]
                 getattr(self.schedules[name], kind).update(msgspec.convert(times, list[int]))
-
-
-def _run_lines(run: Run) -> Iterator[Event]:
-    """Yield one event for a run, or more where its request nearly fills a line already."""
-    whole = {"event": "checkpoint", "run": msgspec.to_builtins(run)}
-    if size_of(whole) <= LINE_BYTES:
-        yield whole
-        return
-    start = msgspec.structs.replace(run, request={name: run.request.get(name) for name in ("run_id", "schedule_id")})
-    yield {"event": "checkpoint", "run": msgspec.to_builtins(start)}
-    for name, value in run.request.items():
-        yield {"event": "checkpoint", "request": [run.run_id, {name: value}]}
-
-
-def _row(item: tuple[str, ScheduleState]) -> list[Any]:
-    name, state = item
-    newest = sorted(state.judged)[:KEPT]
-    return [name, state.watermark, state.latest, newest, state.missed, state.settled, state.spec]
-
-
-def _state_of(row: list[Any]) -> tuple[str, ScheduleState]:
-    name, watermark, latest, judged, missed, settled, spec = msgspec.convert(row, _Row)
-    return name, ScheduleState(watermark, latest, judged, set(), missed, settled, spec)
-
-
-def _number(value: Any) -> int:
-    """Return a count, of attempts or workers. Raises ValueError."""
-    if type(value) is not int or not 0 <= value < 1 << 31:
-        raise ValueError(value)
-    return value
 
 
 _STEPS: dict[str, Callable[[History, Event], None]] = {
@@ -322,6 +253,8 @@ _STEPS: dict[str, Callable[[History, Event], None]] = {
     "schedule_missed": History._missed,
     "run_started": History._started,
     "run_finished": History._finished,
+    "cancel_requested": History._cancel_requested,
+    "deadline_missed": History._deadline_missed,
     "schedules_loaded": History._loaded,
     "schedule_invalid": History._invalid,
     "limits_loaded": History._limited,

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 
-from workers.events import Event, iso
+from workers.events import Event, iso, iso_exact
+from workers.run_request import cancel_requested
 
-from .history import History
-from .schedule_model import Schedule
+from .catch_up import catch_up
+from .history import History, Run
+from .schedule_model import ON_TIME, Schedule
 
 __all__ = ["ON_TIME", "Fires", "due", "first_since", "judge", "missed_between", "run_id_for"]
 
-# A fire time is on time through its minute, as cron judges the current minute; after that it is late.
-ON_TIME = timedelta(seconds=60)
 # So many fire times of one schedule are told apart; of more, all but those of the last day are missed without a count.
 # A clock that is years off must not stop the service.
 _COUNTED = 100_000
@@ -58,21 +59,39 @@ def judge(
     if len(fires) >= _COUNTED:
         return _judge_many(schedule, waiting, now, history, late_reason)
     judged = _gaps(fires, waiting)
-    taken, missed = _catch_up(schedule, waiting, now)
+    taken, missed = catch_up(schedule, waiting, now)
     events = [
         _missed(schedule, part, reason or late_reason) for group, reason in missed for part in _split(group, judged)
     ]
-    busy_with = [run.run_id for run in history.open_runs(schedule.id)]
-    for fire in taken:
-        if schedule.overlap == "skip" and busy_with:
-            events.append(
-                _verdict(schedule, fire, "schedule_skipped") | {"reason": "overlap", "open_run": busy_with[0]}
-            )
+    return [*events, *_ask(schedule, taken, now, history.open_runs(schedule.id))]
+
+
+def _ask(schedule: Schedule, fires: Sequence[datetime], now: datetime, open_runs: Sequence[Run]) -> Iterator[Event]:
+    """Yield what becomes of fire times that may run: a request for each, or the skip that its policies demand.
+
+    With `overlap: replace` the request is followed by the cancels of those that stand in its way.
+    """
+    busy_with = [run.run_id for run in open_runs]
+    waiting = sum(run.status == "queued" for run in open_runs)
+    to_cancel = [run.run_id for run in open_runs if run.cancel is None]
+    for fire in fires:
+        if schedule.start_deadline is not None and now >= fire + schedule.start_deadline:
+            reason: Event = {"reason": "start_deadline", "start_by": iso_exact(fire + schedule.start_deadline)}
+        elif schedule.overlap == "skip" and busy_with:
+            reason = {"reason": "overlap", "open_run": busy_with[0]}
+        elif schedule.max_queued is not None and waiting >= schedule.max_queued:
+            reason = {"reason": "max_queued", "waiting": waiting}
         else:
             request = _request(schedule, fire, is_late=now - fire >= ON_TIME)
-            events.append(request)
+            yield request
+            if schedule.overlap == "replace":
+                yield from (cancel_requested(name, "replaced", request["run_id"]) for name in to_cancel)
+                to_cancel = []
             busy_with.append(request["run_id"])
-    return events
+            to_cancel.append(request["run_id"])
+            waiting += 1
+            continue
+        yield _verdict(schedule, fire, "schedule_skipped") | reason
 
 
 def _judge_many(
@@ -101,24 +120,6 @@ def _missed_many(schedule: Schedule, fires: Sequence[datetime], before: datetime
     last = schedule.fires.prev(before.astimezone(schedule.zone)) or fires[-1]
     counted = fires[: bisect_right(fires, last)]
     return _missed(schedule, counted, reason) | {"to": iso(last), "is_more": last > fires[-1]}
-
-
-def _catch_up(
-    schedule: Schedule, fires: Sequence[datetime], now: datetime
-) -> tuple[Sequence[datetime], list[tuple[Sequence[datetime], str | None]]]:
-    """Split fire times into those to run and groups of missed ones with their reason (None: why they are late)."""
-    on_time = fires[-1:] if now - fires[-1] < ON_TIME else []
-    late = fires[: len(fires) - len(on_time)]
-    if schedule.catchup == "none":
-        return on_time, [(late, None)]
-    window = schedule.catchup_window
-    begin = bisect_left(late, now - window) if window is not None else 0
-    too_old, recent = late[:begin], late[begin:]
-    if schedule.catchup == "all":
-        return [*recent, *on_time], [(too_old, "catchup_window")]
-    newest = on_time or recent[-1:]
-    superseded = recent if on_time else recent[:-1]
-    return newest, [(too_old, "catchup_window"), (superseded, "superseded")]
 
 
 def _gaps(fires: Sequence[datetime], waiting: Sequence[datetime]) -> Sequence[datetime]:
@@ -183,4 +184,24 @@ def _request(schedule: Schedule, fire: datetime, *, is_late: bool) -> Event:
         }
     if schedule.retry_on_crash:
         request["retry_on_crash"] = True
+    _add_times(request, schedule, fire, is_late=is_late)
     return request
+
+
+def _add_times(request: Event, schedule: Schedule, fire: datetime, *, is_late: bool) -> None:
+    """Add the moments that its policies give the run, all of them counted from its fire time."""
+    if schedule.max_queued is not None:
+        request["max_queued"] = schedule.max_queued
+    if schedule.jitter and not is_late:  # what is late needs no spreading
+        request["not_before"] = iso_exact(fire + schedule.jitter * _share(schedule.id))
+    if schedule.start_deadline is not None:
+        request["start_by"] = iso_exact(fire + schedule.start_deadline)
+    if schedule.deadline is not None:
+        request["deadline"] = iso_exact(fire + schedule.deadline)
+    if schedule.on_deadline is not None:
+        request["on_deadline"] = schedule.on_deadline
+
+
+def _share(schedule_id: str) -> float:
+    """Return a number in [0, 1) that is always the same for one schedule, and spread over many."""
+    return int.from_bytes(hashlib.sha256(schedule_id.encode()).digest()[:6]) / (1 << 48)

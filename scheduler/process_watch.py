@@ -41,6 +41,15 @@ class ProcessWatch:
                 signal.pidfd_send_signal(pidfd, number)
         return meant
 
+    def signal(self, process: Identity, number: int) -> bool:
+        """Send a signal to one of them if it is a worker; say whether it is."""
+        pidfd = next((fd for fd, watched in self._watched.items() if watched == process), None)
+        if pidfd is None or not is_worker(process.pid):
+            return False
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(pidfd, number)
+        return True
+
     def look(self, ready: Collection[object]) -> list[Identity]:
         """Return the processes that have ended and are not `forgotten` yet. Raises OSError and forgets none."""
         for pidfd in [fd for fd in self._watched if fd in ready]:

@@ -16,7 +16,7 @@ from typing import Any
 from workers.events import Event
 from workers.process import Identity, identity, read_stat
 from workers.process_tree import find, sweep
-from workers.run_request import marker_for, next_attempt, run_fields
+from workers.run_request import cancel_text, marker_for, next_attempt, run_fields
 from workers.segments import read_backward
 from workers.worker import is_worker
 
@@ -40,7 +40,7 @@ def lost_finish(run: Run, status: str, reason: str, now: datetime) -> Event:
         "event": "run_finished",
         **run_fields(request),
         "status": status,
-        "reason": reason,
+        "reason": cancel_text(run.cancel) if run.cancel is not None and status == "cancelled" else reason,
         **next_attempt(request, status, now),
     }
 

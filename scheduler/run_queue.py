@@ -23,6 +23,7 @@ from workers.run_request import RunRequest
 from .fair_share import FairShare
 from .history import Run, epoch
 from .limits import PRIORITIES, AtWork, Limits, is_by_hand, place_of
+from .run_timers import time_of
 
 __all__ = ["RunQueue"]
 
@@ -89,7 +90,7 @@ class RunQueue:
         active = self._active.get(schedule_id, ())
         if request.get("overlap") in ("queue", "replace") and len(active) > (run_id in active):
             self._held.setdefault(schedule_id, OrderedDict())[run_id] = request
-        elif (not_before_s := _epoch_or_none(request.get("not_before"))) is not None:
+        elif (not_before_s := time_of(request.get("not_before"))) is not None:
             self._hold_until(not_before_s, request)
         else:
             self._make_ready(request)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
@@ -18,7 +18,10 @@ from .cron import Cron, parse_cron
 from .cron_times import EPOCH
 from .triggers import AnyOf, Every, Times, Trigger, read_time
 
-__all__ = ["Repeat", "Schedule", "compiled", "schedule_from_spec", "timing_of", "zone_of"]
+__all__ = ["ON_TIME", "Repeat", "Schedule", "compiled", "schedule_from_spec", "timing_of", "zone_of"]
+
+# A fire time is on time through its minute, as cron judges the current minute; after that it is late.
+ON_TIME = timedelta(seconds=60)
 
 
 class Repeat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -46,9 +49,15 @@ class Schedule(msgspec.Struct, frozen=True, dict=True, forbid_unknown_fields=Tru
     description: str = ""
     params: dict[str, Any] = {}
     matrix: dict[str, list[Any]] = {}
-    overlap: Literal["skip", "queue", "allow"] = "skip"
+    overlap: Literal["skip", "queue", "replace", "allow"] = "skip"
+    max_queued: int | None = None
     catchup: Literal["none", "latest", "all"] = "none"
     catchup_window: Duration | None = None
+    catchup_max: int | None = None
+    jitter: Duration | None = None
+    start_deadline: Duration | None = None
+    deadline: Duration | None = None
+    on_deadline: str | None = None
     timeout: Duration | None = None
     retries: Retries = Retries()
     retry_on_crash: bool = False

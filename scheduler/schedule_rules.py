@@ -26,8 +26,7 @@ _PARAMS_BYTES = 32 * 1024
 # Known words of later versions: refused by name, so that nobody thinks they work.
 # fmt: off
 _LATER = dict.fromkeys((
-    "jitter", "deadline", "calendar", "notify", "max_queued", "catchup_max", "start_deadline",
-    "blackout", "every", "at", "after", "on_file", "on_deadline", "tags",
+    "calendar", "notify", "blackout", "after", "on_file", "tags",
 ), "")
 # fmt: on
 _INTERNAL = ("project", "matrix_of", "file", "line")
@@ -58,13 +57,7 @@ def read_schedule(document: Document, at: tuple[int, ...], project: Path) -> tup
     name = entry.get("id")
     what = f"schedule `{name[:128]}`" if isinstance(name, str) else "schedule"
     entry.setdefault("cron", None)  # one of several that say when it fires
-    later = []
-    if entry.get("overlap") == "replace":
-        entry["overlap"] = "skip"
-        message = "`overlap: replace` is not available in this version; allowed: skip, queue, allow"
-        later.append(document.fault((*at, "overlap"), f"{what}: {message}"))
     schedule, faults = document.model(at, Schedule, what, later=_LATER, internal=_INTERNAL)
-    faults += later
     # Keys that are unknown or missing are no reason to keep quiet about the others.
     rest = schedule or _known_part(document, at, entry)
     wrong = _wrong(rest) if rest is not None else ()

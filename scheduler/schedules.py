@@ -191,9 +191,12 @@ def _read_file(
             faults.append(document.fault((index, "pool"), message))
         for each in expand(schedule):
             twin = taken.get(each.id) or schedules.get(each.id)
+            what = f"schedule `{each.id}`"
             if twin:
-                message = f"schedule `{each.id}`: this id is taken by {twin.file}:{twin.line}; ids are unique"
+                message = f"{what}: this id is taken by {twin.file}:{twin.line}; ids are unique"
                 faults.append(document.fault((index, "id"), message))
-            faults += dags.faults(document, (index,), f"schedule `{each.id}`", each.dag, each.params)
+            faults += dags.faults(document, (index,), what, each.dag, each.params)
+            if each.on_deadline is not None:
+                faults += dags.faults(document, (index,), what, each.on_deadline, {}, "on_deadline")
             schedules[each.id] = each
     return list(schedules.values()), faults

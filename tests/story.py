@@ -14,16 +14,18 @@ from typing import Any
 
 import time_machine
 
+from scheduler.cancels import Cancels
 from scheduler.history import Run
 from scheduler.limits import Limits
 from scheduler.matrix import expand
 from scheduler.reload import record_configuration
+from scheduler.run_timers import RunTimers, timer_events
 from scheduler.schedule_rules import schedule_from
 from scheduler.schedules import Configuration
 from scheduler.state_store import StateStore
 from scheduler.ticker import Ticker
 from workers.event_log import EventLog
-from workers.run_request import next_attempt, run_fields
+from workers.run_request import cancel_text, next_attempt, run_fields
 
 START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 BAD = {"failed": "failed", "timeout": "cancelled", "cancelled": "cancelled"}
@@ -35,6 +37,9 @@ class Story:
     def __init__(self, path: Path, *, seed: int = 1, workers: int = 4, start: datetime = START) -> None:
         self.now = start
         self.store = StateStore(EventLog(path, fsync="off"))
+        self._timers, self._cancels = RunTimers(), Cancels(self.store.history, 0.0)
+        self.store.follow(self._timers.follow)
+        self.store.follow(self._cancels.follow)
         self.effects: list[str] = []
         self.workers = workers
         self.limits = Limits()
@@ -98,24 +103,44 @@ class Story:
         for _ in range(minutes):
             with self.clock(), self._as_supervisor():
                 self._ticker.tick(self.now)
-            self.now += timedelta(seconds=1)
+            self.pass_time(1)
             self.start_runs()
-            self.now += timedelta(seconds=29)
+            self.pass_time(29)
             self._end_runs(lambda _: self._random.random() < 0.7)
             self.start_runs()
-            self.now += timedelta(seconds=30)
+            self.pass_time(30)
 
     def drain(self) -> None:
         """Start and end all that waits, a minute at a time."""
         while self.store.history.runs:
             self.start_runs()
+            self.pass_time(60)
             self._end_runs(lambda _: True)
-            self.now += timedelta(minutes=1)
+
+    def pass_time(self, seconds: float) -> None:
+        """Let time pass, with all that its timers demand on the way; cancel what is to be cancelled first."""
+        end = self.now + timedelta(seconds=seconds)
+        self.keep_time()
+        while (wake_s := self._timers.next_wake()) is not None and wake_s <= end.timestamp():
+            self.now = max(self.now, datetime.fromtimestamp(wake_s, UTC))
+            self.keep_time()
+        self.now = end
+
+    def keep_time(self) -> None:
+        """Close what was cancelled or is too late to start, and tell of deadlines that have passed."""
+        due = self._timers.due(self.now.timestamp())
+        with self.clock(), self._as_supervisor():
+            self.store.commit(lambda _: list(self._cancels.ends()))
+            self.store.commit(lambda history: list(timer_events(history, due, self.now)))
+        self._timers.drop(due)
+        if due or any(run.cancel is not None for run in self.store.history.runs.values()):
+            self._end_runs(lambda run: run.cancel is not None)
+            self.start_runs()
 
     def rotate(self) -> None:
-        """Begin a new segment."""
+        """Begin a new segment, if there is news for one."""
         with self.clock(), self._as_supervisor():
-            assert self.store.rotate(1)
+            self.store.rotate(1)
 
     def ask(self, run_id: str) -> None:
         """Ask for a run as another process does."""
@@ -129,9 +154,10 @@ class Story:
         for run in list(history.runs.values()):
             busy = {each.start["pid"] for each in history.runs.values() if each.start}
             free = [pid for pid in self._worker_pids if pid not in busy]
-            late = run.retry_at and datetime.fromisoformat(run.retry_at) > self.now
+            until = [run.retry_at, run.request.get("not_before")]
+            late = any(moment and datetime.fromisoformat(moment) > self.now for moment in until)
             older = [each.run_id for each in history.open_runs(run.schedule_id)] if run.schedule_id else []
-            held = run.request.get("overlap") == "queue" and older[0] != run.run_id
+            held = run.request.get("overlap") in ("queue", "replace") and older[0] != run.run_id
             if free and run.status == "queued" and not late and not held and self._has_slots(run):
                 self._start(run, free[0])
 
@@ -151,7 +177,9 @@ class Story:
 
     def _end_runs(self, is_over: Callable[[Run], bool]) -> None:
         for run in [run for run in self.store.history.runs.values() if run.status == "running"]:
-            if is_over(run):
+            if is_over(run) and run.cancel is not None:
+                self._finish(run, "cancelled")
+            elif is_over(run):
                 self._finish(run, self._random.choices(["success", "failed", "timeout", "crashed"], [8, 2, 1, 1])[0])
 
     def _finish(self, run: Run, status: str) -> None:
@@ -163,6 +191,7 @@ class Story:
             self._worker_pids[self._worker_pids.index(pid)] = max(self._worker_pids) + 1
         else:
             reason = None if status == "success" else f"task `t`: {status}"
+            reason = cancel_text(run.cancel) if run.cancel and status == "cancelled" else reason
             end |= {"reason": reason, "duration_s": 1.0, "tasks": {BAD.get(status, "success"): 1}}
         with self.clock():
             self.store.commit(lambda _: [{**end, **next_attempt(request, status, self.now)}])

@@ -31,21 +31,27 @@ SCHEDULES: list[dict[str, Any]] = [
     {"id": "again", "cron": "*/3 * * * *", "retry_on_crash": True, "overlap": "allow"},
     {"id": "paris", "cron": "30 * * * *", "timezone": "Europe/Paris", "catchup": "latest"},
 ]
+BOUNDED = {"start_deadline": "90s", "deadline": "150s", "on_deadline": "dags/page.yaml"}
+POLICIES: list[dict[str, Any]] = [
+    {"id": "replaces", "cron": "* * * * *", "overlap": "replace", "jitter": "20s"},
+    {"id": "bounded", "cron": "* * * * *", "overlap": "queue", "max_queued": 2, **BOUNDED},
+    {"id": "some", "cron": "*/5 * * * *", "catchup": "all", "overlap": "allow", "catchup_max": 2, "deadline": "50s"},
+]
 
 
 def long_story(path: Path, seed: int) -> Story:
     """A log with all that can happen in it: edits, rotations, crashes, downtime, a clock that is set, a good end."""
     story = Story(path, seed=seed)
-    story.begin(*SCHEDULES)
+    story.begin(*SCHEDULES, *POLICIES)
     story.live(10)
     story.ask("asked.by.another")
     story.live(5)
     story.rotate()
-    story.load(*SCHEDULES[1:], {"id": "skips", "cron": "*/2 * * * *"})
+    story.load(*SCHEDULES[1:], *POLICIES, {"id": "skips", "cron": "*/2 * * * *"})
     story.live(8)
     story.die()
     story.now += timedelta(minutes=47)
-    story.begin(*SCHEDULES[:4])
+    story.begin(*SCHEDULES[:4], *POLICIES)
     story.recover()
     story.live(8)
     story.set_clock(story.now + timedelta(hours=3))
@@ -90,7 +96,7 @@ def test_a_history_with_everything_in_it_is_clean(tmp_path: Path, seed: int) -> 
     report = judge(story, tmp_path / "log")
     assert report.violations == []
     assert {finding.guarantee: finding.verdict for finding in report.findings} == dict.fromkeys(
-        ("G1", "G2", "G3", "G4", "G5", "G6", "G8", "G11", "overlap", "lateness", "effects"), "proved"
+        ("G1", "G2", "G3", "G4", "G5", "G6", "G8", "G11", "overlap", "lateness", "deadline", "effects"), "proved"
     )
     counts = {finding.guarantee: finding.counts for finding in report.findings}
     assert counts["G5"]["checkpoints"] == 2
@@ -160,6 +166,9 @@ TOLD = of_kind(
 )
 
 
+TOLD_OF_POLICIES = of_kind("cancel_requested", "deadline_missed")
+
+
 class Mutation:
     """One illegal change of a history and its effects, chosen at random; sealed and numbered again it looks genuine."""
 
@@ -169,6 +178,7 @@ class Mutation:
 
     def apply(self) -> None:
         kinds = (self.drop, self.double, self.swap, self.alter, self.alter_end, self.alter_missed, self.alter_effects)
+        kinds += (self.alter_policy,)
         while not self.done:
             self.rng.choice(kinds)()
 
@@ -177,7 +187,7 @@ class Mutation:
         return self.rng.choice(fit) if fit else None
 
     def drop(self) -> None:
-        place = self.pick(TOLD)
+        place = self.pick(TOLD_OF_POLICIES if self.rng.random() < 0.2 else TOLD)
         self.done = f"drop {self.events.pop(place or 0)}"
 
     def double(self) -> None:
@@ -206,6 +216,18 @@ class Mutation:
             return  # what another process asks for is its own affair
         other = {"attempt": event.get("attempt", 1) + self.rng.choice([-1, 1, 5]), "minute": "2026-03-01T12:00:30Z"}
         self.events[place] = {**event, name: other.get(name, f"{event[name]}x")}
+        self.done = f"alter {name} of {event}"
+
+    def alter_policy(self) -> None:
+        """Give what a policy did another reason, or another measure."""
+        place = self.pick(lambda event: TOLD_OF_POLICIES(event) or event["event"] == "schedule_skipped") or 0
+        event = self.events[place]
+        names = ("run_id", "schedule_id", "minute", "reason", "by", "deadline", "waiting", "start_by")
+        name = self.rng.choice([name for name in names if name in event])
+        reasons = {"overlap", "max_queued", "start_deadline", "replaced", "weather"} - {event.get("reason")}
+        times = ["2026-03-01T11:00:00Z", "2026-03-02T12:00:00Z"]
+        others = {"reason": sorted(reasons), "waiting": [event.get("waiting", 0) + 1, 0], "start_by": times}
+        self.events[place] = {**event, name: self.rng.choice(others.get(name, [f"{event[name]}x"]))}
         self.done = f"alter {name} of {event}"
 
     def alter_end(self) -> None:

@@ -7,7 +7,7 @@ import os
 import resource
 import signal
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from multiprocessing import connection
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,10 @@ import pytest
 from service import is_running
 
 from scheduler.dispatch import Dispatcher
-from workers.events import utc_timestamp
+from workers.events import encode_line, utc_timestamp
 from workers.lock import Lock
 from workers.process import identity
+from workers.run_request import cancel_requested
 from workers.segments import LogReader
 from workers.settings import Settings
 
@@ -371,3 +372,80 @@ def test_closing_leaves_no_descriptor(scene: Scene, wait_for: WaitFor) -> None:
     other.kill()
     other.wait(5)
     wait_for(lambda: psutil.Process().num_fds() <= before)
+
+
+# -- cancels and times ----------------------------------------------------------------------------------------------
+
+
+def test_a_cancel_between_hand_over_and_claim_leaves_nothing_started(scene: Scene, wait_for: WaitFor) -> None:
+    dispatcher = scene.begin()
+    scene.ask("r", "touch effect")
+    dispatcher.settle([], datetime.now(UTC))
+    scene.lock.acquire(1)
+    (pid,) = dispatcher.pool.pids()
+    assert [request["run_id"] for request in dispatcher.dispatch(datetime.now(UTC))] == ["r"]
+    wait_for(lambda: scene.is_claiming(pid))
+    # Written as the holder of the lock writes: before the claim, which waits for it.
+    line = encode_line({"timestamp": utc_timestamp(), "seq": 2, "pid": 1, "host": "h", **cancel_requested("r", "no")})
+    with open(scene.settings.state_path, "ab") as log:
+        log.write(line)
+    scene.lock.close()
+    wait_for(lambda: _ended(scene, dispatcher, "r"))
+    assert [line for line in scene.story("r") if "cancel" not in line.split()[0]] == ["run_finished 1 cancelled"]
+    assert not (scene.root / "effect").exists()
+    wait_for(_turning(dispatcher, dispatcher.pool.free))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_run_is_started_or_closed_as_too_late_and_never_both(scene: Scene, wait_for: WaitFor, seed: int) -> None:
+    dispatcher = scene.begin()
+    wait_for(_turning(dispatcher, dispatcher.pool.free))
+    # The hand-over comes just before the last moment, and the claim around it.
+    last = datetime.now(UTC) + timedelta(milliseconds=30)
+    names = [f"r{seed}.{number}" for number in range(4)]
+    for number, name in enumerate(names):
+        moment = last + timedelta(milliseconds=3 * number + seed)
+        scene.ask(name, start_by=moment.isoformat().replace("+00:00", "Z"))
+    wait_for(lambda: all(_ended(scene, dispatcher, name) for name in names))
+    wait_for(_turning(dispatcher, dispatcher.pool.free))
+    both = (["run_started 1", "run_finished 1 success"], ["run_finished 1 cancelled"])
+    assert all(scene.story(name) in both for name in names), [scene.story(name) for name in names]
+
+
+def test_a_worker_that_does_not_end_a_cancelled_run_within_the_grace_is_killed(
+    scene: Scene, wait_for: WaitFor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scheduler.cancels._ENDED_WITHIN_S", 0.3)
+    dispatcher = scene.begin()
+    (scene.root / "stuck.py").write_text("import time\ndef sleep(up):\n    open(up, 'w').close(); time.sleep(300)\n")
+    task = {"id": "t", "call": "stuck:sleep", "isolate": False, "args": {"up": str(scene.root / "up")}}
+    scene.ask("r")
+    (scene.root / "r.yaml").write_text(json.dumps({"id": "d", "tasks": [task]}), "ascii")
+    wait_for(_turning(dispatcher, lambda: scene.story("r")))
+    wait_for((scene.root / "up").exists)
+    scene.log.append(cancel_requested("r", "replaced", "other"))
+    wait_for(lambda: _ended(scene, dispatcher, "r"))
+    assert scene.events("run_finished")[0]["reason"] == "cancelled: replaced by other"
+    assert scene.story("r")[-1] == "run_finished 1 cancelled"
+
+
+def test_a_cancel_is_signalled_once_and_one_of_a_run_by_hand_is_for_its_owner(scene: Scene, wait_for: WaitFor) -> None:
+    dispatcher = scene.begin()
+    other = psutil.Popen(["sleep", "300"])
+    try:
+        scene.tell("run_started", "theirs", pid=other.pid, starttime=identity(other.pid).starttime)
+        scene.ask(
+            "r",
+            "trap 'sleep 0.15; echo x >> told; exit 1' TERM; touch up; while :; do sleep 0.01; done",
+            retries={"max": 2},
+        )
+        wait_for(_turning(dispatcher, (scene.root / "up").exists))
+        for name in ("theirs", "r", "r", "r", "none"):
+            scene.log.append(cancel_requested(name, "asked for"))
+        wait_for(lambda: _ended(scene, dispatcher, "r"))
+        assert scene.story("r")[-1] == "run_finished 1 cancelled"
+        assert (scene.root / "told").read_text("ascii") == "x\n"
+        assert other.poll() is None
+    finally:
+        other.kill()
+        other.wait(5)

@@ -301,6 +301,8 @@ def test_every_yaml_in_the_docs_is_without_fault(name: str, text: str, tmp_path:
         given: dict[str, set[str]] = {}
         for entry in load_yaml(tmp_path / "schedules" / "it.yaml").data:
             given.setdefault(entry["dag"], set()).update(entry.get("params", {}), entry.get("matrix", {}))
+            if "on_deadline" in entry:
+                given.setdefault(entry["on_deadline"], set())
         for dag, names in given.items():
             params = "".join(f"  {each}: 1\n" for each in sorted(names))
             header = f"id: it\nparams:\n{params}" if params else "id: it\n"

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scheduler.history import History, epoch, in_lines
+from scheduler.checkpoint import in_lines
+from scheduler.history import History, epoch
 from workers.events import MAX_LINE, Event, decode_line, encode_line, iso
 from workers.process import Identity
 
@@ -269,6 +270,10 @@ class Past:
             for run in self.history.open_runs(name)[:number]:
                 if run.status == "queued" and run.attempt == 1:
                     self.add(started(run.run_id), finished(run.run_id, next_attempt=2, retry_at=minute(self.now)))
+        elif kind == "cancel":
+            for run in self.history.open_runs(name)[:number]:
+                told = {"event": "deadline_missed", "run_id": run.run_id, "schedule_id": name}
+                self.add({"event": "cancel_requested", "run_id": run.run_id, "reason": "x" * 300, "by": name}, told)
         elif kind == "start":
             self.add(*(started(run.run_id, run.attempt) for run in self.history.open_runs(name)[:1]))
         else:
@@ -325,7 +330,7 @@ def check_same(fresh: History, past: Past) -> None:
 
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from(["enqueue", "skip", "skip", "miss", "jump", "load", "finish", "retry", "start"]),
+        st.sampled_from(["enqueue", "skip", "skip", "miss", "jump", "load", "finish", "retry", "cancel", "start"]),
         st.sampled_from(["s", "t"]),
         st.integers(0, 40),
     ),

@@ -108,10 +108,6 @@ def test_a_bad_file_does_not_cost_the_schedules_of_another(directory: Path, capl
         (GOOD + "  file: x\n", "4:3 unknown key `file`"),
         (GOOD + "  tags: [a]\n", "4:3 `tags` is not available in this version"),
         (GOOD + "  calendar: {country: FR}\n", "4:3 `calendar` is not available in this version"),
-        (
-            GOOD + "  overlap: replace\n",
-            "4:12 `overlap: replace` is not available in this version; allowed: skip, queue, allow",
-        ),
         (GOOD + "  overlap: skipp\n", '4:12 `overlap`: "skipp" is not one of its values; did you mean `skip`?'),
         (
             GOOD + "  catchup_window: 1h\n",

@@ -390,6 +390,10 @@ POLICIES: list[dict[str, Any]] = [
     {"catchup": "latest", "catchup_window": timedelta(minutes=4)},
     {"catchup": "all", "overlap": "queue", "catchup_window": timedelta(minutes=7)},
     {"overlap": "allow"},
+    {"overlap": "replace", "catchup": "latest", "jitter": timedelta(seconds=20)},
+    {"overlap": "queue", "max_queued": 1, "start_deadline": timedelta(seconds=40)},
+    {"overlap": "queue", "catchup": "all", "catchup_max": 2, "max_queued": 2},
+    {"overlap": "allow", "catchup": "all", "start_deadline": timedelta(minutes=3)},
 ]
 CRONS = ["* * * * *", "*/7 * * * *", "5,6,50 * * * *", "@every 90s"]
 

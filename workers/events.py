@@ -31,6 +31,7 @@ __all__ = [
     "hostname",
     "is_intact",
     "iso",
+    "iso_exact",
     "seq_of",
     "stamp",
     "utc_timestamp",
@@ -63,6 +64,12 @@ class InvalidEvent(TickpoolError):
 def iso(moment: datetime) -> str:
     """Write an aware datetime as UTC, ISO 8601, whole seconds, `Z`: the form jq's `fromdateiso8601` reads."""
     return f"{moment.astimezone(UTC).isoformat()[:19]}Z"  # a third of what strftime takes
+
+
+def iso_exact(moment: datetime) -> str:
+    """Write an aware datetime as `iso` does, with milliseconds where it has any; never later than it is."""
+    utc = moment.astimezone(UTC)
+    return f"{utc.isoformat()[:19]}.{utc.microsecond // 1000:03d}Z" if utc.microsecond >= 1000 else iso(utc)
 
 
 def utc_timestamp() -> str:

@@ -187,11 +187,11 @@ class WorkerPool:
             outcomes.append(self._bury(each))
         return outcomes
 
-    def cancel(self, run_id: str) -> bool:
-        """Tell the worker that has this run to cancel it and end; return whether one had it."""
+    def cancel(self, run_id: str, number: signal.Signals = signal.SIGTERM) -> bool:
+        """Tell the worker that has this run to cancel it and end, or kill it; return whether one had it."""
         for each in self._workers.values():
             if each.request is not None and each.request["run_id"] == run_id:
-                self._tell(each, signal.SIGTERM)
+                self._tell(each, number)
                 return True
         return False
 

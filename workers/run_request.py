@@ -14,7 +14,16 @@ from .dag import Retries
 from .events import iso
 from .units import Duration
 
-__all__ = ["RUN_FIELDS", "RunRequest", "marker_for", "next_attempt", "run_fields", "wrong_in"]
+__all__ = [
+    "RUN_FIELDS",
+    "RunRequest",
+    "cancel_requested",
+    "cancel_text",
+    "marker_for",
+    "next_attempt",
+    "run_fields",
+    "wrong_in",
+]
 
 RunRequest = dict[str, Any]
 RUN_FIELDS = ("run_id", "schedule_id", "minute", "attempt")
@@ -28,7 +37,7 @@ def run_fields(request: Mapping[str, Any]) -> dict[str, Any]:
 def wrong_in(request: Mapping[str, Any]) -> str:
     """Say what keeps a request from being run, if anything does: another hand may have written it."""
     dag, project, params = request.get("dag"), request.get("project") or ".", request.get("params") or {}
-    limit_s = request.get("timeout_s")
+    limit_s, offered = request.get("timeout_s"), request.get("offered") or {}
     if not isinstance(dag, str) or not dag:
         return f"its request names no DAG: `dag` is {dag!r:.200}"
     if not isinstance(project, str) or not project.isprintable():
@@ -37,6 +46,8 @@ def wrong_in(request: Mapping[str, Any]) -> str:
         return f"`project` leaves the working directory: {project!r:.200}; write an absolute path to mean that"
     if not isinstance(params, Mapping):
         return f"`params` of its request is {params!r:.200}; write a mapping"
+    if not isinstance(offered, Mapping):
+        return f"`offered` of its request is {offered!r:.200}; write a mapping"
     if limit_s is not None and (isinstance(limit_s, bool) or not isinstance(limit_s, int | float)):
         return f"`timeout_s` of its request is {limit_s!r:.200}; write a number of seconds"
     return ""
@@ -70,6 +81,20 @@ def next_attempt(request: Mapping[str, Any], status: str, now: datetime) -> dict
     except (TypeError, ValueError, AttributeError, OverflowError):
         # Written by another hand or version. What cannot be read allows no further attempt, and keeps no run open.
         return {}
+
+
+def cancel_requested(run_id: str, reason: str, by: str | None = None) -> dict[str, Any]:
+    """Return the event that asks for the end of a run, with why and by whom: whoever appends it has cancelled the run.
+
+    A run that waits is closed without a start, one that runs gets SIGTERM; one that is not open is left alone.
+    """
+    return {"event": "cancel_requested", "run_id": run_id, "reason": reason, **({"by": by} if by else {})}
+
+
+def cancel_text(cancel: Mapping[str, Any]) -> str:
+    """Say why a run was cancelled, from the `cancel_requested`: `cancelled: replaced by report.20261123T1505Z`."""
+    reason, by = cancel.get("reason") or "asked for", cancel.get("by")
+    return f"cancelled: {reason!s:.500}" + (f" by {by!s:.500}" if by else "")
 
 
 def _retries(plan: Mapping[str, Any]) -> Retries:

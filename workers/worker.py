@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -26,7 +26,7 @@ from .lock import LockTimeout
 from .process import identity, prctl
 from .process_tree import become_subreaper
 from .run_context import RunInfo, Stop
-from .run_request import RunRequest, marker_for, next_attempt, run_fields, wrong_in
+from .run_request import RunRequest, cancel_text, marker_for, next_attempt, run_fields, wrong_in
 from .runner import run_dag
 from .segments import LogReader, Position
 from .settings import Settings
@@ -136,7 +136,7 @@ class Executor:
             **run_fields(request),
             "attempt": attempt,
             "status": status,
-            "reason": (result.get("reason") or "")[:_REASON_CHARS] or None,
+            "reason": (self._why(run_id, status) or result.get("reason") or "")[:_REASON_CHARS] or None,
             "duration_s": round(result.get("duration_s", 0.0), 6),
             "tasks": _count_statuses(result),
             **next_attempt(request, status, datetime.now(UTC)),
@@ -144,6 +144,18 @@ class Executor:
         reach("before_finish")
         unrecorded = None if self.record_end(finish) else finish
         return Result(run_id, attempt, status, finish["reason"], finish["duration_s"], unrecorded)
+
+    def _why(self, run_id: str, status: str) -> str | None:
+        """Return why a run was cancelled, from the request to cancel it, if there was one since it was claimed."""
+        if status != "cancelled":
+            return None
+        try:
+            events = (event for batch in self._reader.batches() for event in batch)
+            asked = (event for event in events if event.get("event") == "cancel_requested")
+            return next((cancel_text(event) for event in asked if event.get("run_id") == run_id), None)
+        except TickpoolError as error:
+            logger.warning("run %s: why it was cancelled cannot be read: %s", run_id, error)
+            return None
 
     def record_end(self, finish: Event) -> bool:
         """Append a `run_finished`; return whether the log took it."""
@@ -162,9 +174,10 @@ class Executor:
             return {"status": "failed", "reason": wrong}
         try:
             project = Path(request.get("project") or ".")
+            dag = self._dag(project, request["dag"])
             return run_dag(
-                self._dag(project, request["dag"]),
-                params=request.get("params"),
+                dag,
+                params={**_wanted(dag, request.get("offered") or {}), **(request.get("params") or {})},
                 run=RunInfo(
                     run_id=run_id,
                     schedule_id=str(request.get("schedule_id") or ""),
@@ -222,12 +235,19 @@ def _is_led_anew(events: list[Event]) -> bool:
     return any(event.get("event") == "supervisor_started" for event in events)
 
 
+def _wanted(dag: Dag, offered: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a request offers of params that the DAG declares; it need not declare them."""
+    return {name: offered[name] for name in offered if name in dag.params}
+
+
 def _is_claimed(events: list[Event], run_id: str, attempt: int) -> bool:
-    """Say whether these events start this attempt or end the run."""
+    """Say whether these events start this attempt, end the run, or ask for its end."""
     return any(
         event.get("run_id") == run_id
-        and (event.get("attempt") or 1) >= attempt
-        and event.get("event") in ("run_started", "run_finished")
+        and (
+            event.get("event") == "cancel_requested"
+            or (event.get("event") in ("run_started", "run_finished") and (event.get("attempt") or 1) >= attempt)
+        )
         for event in events
     )
 

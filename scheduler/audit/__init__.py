@@ -82,6 +82,8 @@ class _Auditor:
             "run_requested": lambda event, _: self.runs.ask(event),
             "run_started": self.runs.start,
             "run_finished": self.runs.finish,
+            "cancel_requested": lambda event, _: self.runs.policies.cancel(event),
+            "deadline_missed": self.runs.policies.miss_deadline,
             "schedules_loaded": self.fires.load,
             "limits_loaded": self.runs.limits.load,
             "worker_exited": self.runs.bury,
@@ -130,7 +132,9 @@ class _Auditor:
         self.ledger.path = path
         self.ledger.count("G4", "lines", self.lines)
         self.runs.conclude(final=final)
-        self.fires.conclude(self.services.demanded_to(now.timestamp(), self._lateness_s))
+        until = self.services.demanded_to(now.timestamp(), self._lateness_s)
+        self.runs.policies.conclude(until if self.services.leader is not None else 0)
+        self.fires.conclude(until)
 
     def _take_seq(self, seq: object) -> None:
         """Go on from a line that has another number than the one that follows; a line of another hand has none."""
@@ -152,6 +156,8 @@ class _Auditor:
             if self.services.leader is not None:
                 self.services.pass_time(event, now)
                 self.runs.limits.pass_time()
+                if self.services.leads(event) and name != "clock_jumped":  # by that the clock has moved, not time
+                    self.runs.policies.look(now)
             if self.runs.dead:
                 self.runs.look_after_the_dead(now)
             step = self._steps.get(name)
@@ -168,7 +174,7 @@ class _Auditor:
 
     def _skipped(self, event: Event, now: float) -> None:
         self.fires.judge(event, now)
-        self.runs.skip(event)
+        self.runs.skip(event, now)
 
     def _clock_jumped(self, event: Event, _now: float) -> None:
         self.fires.set_clock(event)

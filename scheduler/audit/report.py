@@ -23,6 +23,7 @@ TITLES = {
     "overlap": "runs of a schedule overlap only where it says so",
     "limits": "pools and tenants keep to their limits",
     "lateness": "what may start starts in time",
+    "deadline": "a deadline that passes is told, once",
     "effects": "an effect for each success, one at most an attempt",
 }
 # No part of every log: nothing is said of them where there are none.

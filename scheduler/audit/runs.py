@@ -11,18 +11,19 @@ import msgspec
 from workers.events import Event
 from workers.ids import is_run_id
 from workers.process import Identity, is_alive
-from workers.run_request import next_attempt
 
+from .ends import check_end, check_fields, check_next
 from .limits import Lane, LimitBook
+from .policies import PolicyBook
 from .report import Ledger, Place, shown
 from .services import Services
-from .times import moment_of, seconds
+from .times import seconds
 
 __all__ = ["RunBook"]
 
-_STATUSES = ("success", "failed", "timeout", "cancelled", "crashed")
 # G6: so long after the word of a worker's death its run may still be open.
 _BURIED_WITHIN_S = 2.0
+_ONE_BY_ONE = ("queue", "replace")
 Worker = tuple[str, int, int]
 
 
@@ -55,6 +56,7 @@ class RunBook:
         self.outcomes: dict[tuple[str, int], str] = {}
         self.schedule_of: dict[str, str] = {}
         self.limits = LimitBook(ledger, services)
+        self.policies = PolicyBook(ledger, services, lateness_s)
         self._keeps_outcomes = keeps_outcomes
         self._ledger = ledger
         self._services = services
@@ -88,12 +90,15 @@ class RunBook:
                 self._ledger.violate("overlap", text)
             if event.get("attempt", 1) != 1:
                 self._ledger.violate("G1", f"run `{run_id}` is enqueued for attempt {event['attempt']}")
-        self._open(run_id, schedule_id, event, event.get("attempt", 1))
+        not_before_s = self.policies.ask(event, self._waiting(schedule_id))
+        run = self._open(run_id, schedule_id, event, event.get("attempt", 1))
+        run.waits_since_s += max(0.0, not_before_s - seconds(event["timestamp"]))
 
     def restore(self, run: Event) -> None:
         """Take an open run from the checkpoint with which a log begins whose older part is gone."""
         schedule_id = str(run.get("schedule_id") or "")
         self._open(run["run_id"], schedule_id, dict(run["request"]), run["attempt"])
+        self.policies.restore(run)
         start = run.get("start")
         if run["status"] == "running" and start:
             self._put_on_worker(run["run_id"], self.open[run["run_id"]], start)
@@ -116,9 +121,11 @@ class RunBook:
         if attempt != run.attempt:
             ledger.violate("G1", f"run `{run_id}` starts attempt {attempt}; attempt {run.attempt} is due")
             run.attempt = attempt
-        self._check_fields(event, run)
-        if run.request.get("overlap") == "queue" and self._waits_for_others(run_id, run):
-            ledger.violate("overlap", f"run `{run_id}` starts before an older one has ended, with `overlap: queue`")
+        check_fields(event, run.request, ledger)
+        self.policies.start(run_id, attempt, now)
+        if self._waits_for_others(run_id, run):
+            policy = run.request["overlap"]
+            ledger.violate("overlap", f"run `{run_id}` starts before an older one has ended, with `overlap: {policy}`")
         if run.retry_at_s > now + 1:
             ledger.violate("lateness", f"run `{run_id}` starts {run.retry_at_s - now:.1f} s before its `retry_at`")
         self._check_wait(run_id, run)
@@ -137,30 +144,30 @@ class RunBook:
             again = "ends again" if run_id in self.ended else "ends, and nobody has asked for it"
             ledger.violate("G2", f"run `{run_id}` {again}")
             return
-        if run.worker is None:
+        if run.worker is None and not (attempt == run.attempt and self.policies.end_unstarted(event, attempt, now)):
             ledger.violate("G2", f"run `{run_id}` ends attempt {attempt} without having started it")
         elif attempt != run.attempt:
             ledger.violate("G2", f"run `{run_id}` ends attempt {attempt}; attempt {run.attempt} is running")
-        self._check_fields(event, run)
-        self._check_end(event)
-        self._check_next(event, run)
-        self._note(run_id, attempt, str(event.get("status")))
+        check_fields(event, run.request, ledger)
+        check_end(event, ledger)
+        check_next(event, {**run.request, "attempt": run.attempt}, ledger)
+        self.policies.end(event, now)
+        if run.worker is not None:
+            self._note(run_id, attempt, str(event.get("status")))
         self._take_off_worker(run_id, run)
         if event.get("next_attempt"):
             run.attempt = int(event["next_attempt"])
             run.retry_at_s = seconds(event["retry_at"]) if event.get("retry_at") else 0.0
-            run.waits_since_s = self._services.free_s + max(0.0, run.retry_at_s - now)
+            run.waits_since_s = self._services.mark_s() + max(0.0, run.retry_at_s - now)
             run.full_s = self.limits.full_s(_lane(run))
             run.place = ledger.place
         else:
             self._close(run_id, run)
             self.ended.add(run_id)
 
-    def skip(self, event: Event) -> None:
-        """Take in a `schedule_skipped`: what it says stood in its way must have done so."""
-        if event.get("reason") == "overlap" and event.get("open_run") not in self.open:
-            text = f"schedule `{event['schedule_id']}` is skipped for run `{event.get('open_run')}`, which is not open"
-            self._ledger.violate("overlap", text)
+    def skip(self, event: Event, now: float) -> None:
+        """Take in a `schedule_skipped`."""
+        self.policies.skip(event, now, self._waiting(event["schedule_id"]))
 
     def bury(self, event: Event, now: float) -> None:
         """Take in a `worker_exited`."""
@@ -183,6 +190,7 @@ class RunBook:
         """Take in that a service begins to lead: from here on, runs start under it."""
         self._led.clear()
         self.limits.lead()
+        self.policies.lead()
 
     def stop(self) -> None:
         """Take in that the leader has stopped: what started under it has ended."""
@@ -233,21 +241,27 @@ class RunBook:
             text = f"{orphans} run(s) have no end yet, and their process is gone: the next service closes them"
             self._ledger.notes.append(text)
 
-    def _open(self, run_id: str, schedule_id: str, request: Event, attempt: int) -> None:
-        run = self.open[run_id] = _Run(request, self._ledger.place, attempt, self._services.free_s)
+    def _waiting(self, schedule_id: str) -> dict[str, bool]:
+        """Return the open runs of a schedule, and whether each waits."""
+        names = self._of_schedule.get(schedule_id, ()) if schedule_id else ()
+        return {name: self.open[name].worker is None for name in names}
+
+    def _open(self, run_id: str, schedule_id: str, request: Event, attempt: int) -> _Run:
+        run = self.open[run_id] = _Run(request, self._ledger.place, attempt, self._services.mark_s())
         run.full_s = self.limits.full_s(_lane(run))
         if schedule_id:
             self._of_schedule.setdefault(schedule_id, {})[run_id] = None
+        return run
 
     def _close(self, run_id: str, run: _Run) -> None:
         del self.open[run_id]
         schedule_id = str(run.request.get("schedule_id") or "")
-        self._turn_since_s[schedule_id] = self._services.free_s
+        self._turn_since_s[schedule_id] = self._services.mark_s()
         others = self._of_schedule.get(schedule_id)
         if others is not None:
             others.pop(run_id, None)
             for name in islice(others, 1):
-                if self.open[name].request.get("overlap") == "queue":
+                if self.open[name].request.get("overlap") in _ONE_BY_ONE:
                     self.open[name].full_s = self.limits.full_s(_lane(self.open[name]))
             if not others:
                 del self._of_schedule[schedule_id]
@@ -279,7 +293,7 @@ class RunBook:
         """Say whether an older run of its schedule is open, for whose end it has to wait."""
         schedule_id = str(run.request.get("schedule_id") or "")
         others = self._of_schedule.get(schedule_id)
-        return run.request.get("overlap") == "queue" and bool(others) and next(iter(others or ())) != run_id
+        return run.request.get("overlap") in _ONE_BY_ONE and bool(others) and next(iter(others or ())) != run_id
 
     def _note(self, run_id: str, attempt: int, status: str) -> None:
         if self._keeps_outcomes:
@@ -288,54 +302,19 @@ class RunBook:
 
     def set_clock(self) -> None:
         """Take in that the clock was set: what was to be tried again at a time of the old one may come any time."""
+        self.policies.set_clock()
         for run in self.open.values():
-            if run.retry_at_s:
+            if run.retry_at_s or run.request.get("not_before"):
                 run.retry_at_s, run.waits_since_s = 0.0, math.inf
-
-    def _check_fields(self, event: Event, run: _Run) -> None:
-        """A run keeps its schedule and its minute."""
-        request = run.request
-        if event.get("minute") == request.get("minute") and event.get("schedule_id") == request.get("schedule_id"):
-            return
-        for name in ("schedule_id", "minute"):
-            if (event.get(name) or None) != (request.get(name) or None):
-                text = f"run `{event['run_id']}` has another `{name}` than its request: {event.get(name)!r:.80}"
-                self._ledger.violate("G2", text)
 
     def _check_wait(self, run_id: str, run: _Run) -> None:
         """What waits while a worker and a slot are free waits without a reason, unless for its schedule's turn."""
         since_s = run.waits_since_s
-        if run.request.get("overlap") == "queue":
+        if run.request.get("overlap") in _ONE_BY_ONE:
             since_s = max(since_s, self._turn_since_s.get(str(run.request.get("schedule_id")), 0.0))
         waited_s = self._services.free_s - since_s - (self.limits.full_s(_lane(run)) - run.full_s)
         if waited_s > self._lateness_s:
             self._ledger.violate("lateness", f"run `{run_id}` waited for {waited_s:.1f} s while a worker was free")
-
-    def _check_end(self, event: Event) -> None:
-        """The status of a run fits what else its end says."""
-        status, tasks, reason, run_id = event.get("status"), event.get("tasks"), event.get("reason"), event["run_id"]
-        if status not in _STATUSES:
-            self._ledger.violate("G2", f"run `{run_id}` has the status {status!r:.40}; allowed: {', '.join(_STATUSES)}")
-        elif tasks is None:
-            # Closed by the service because its worker is gone.
-            if status not in ("crashed", "cancelled") or not reason:
-                self._ledger.violate("G2", f"run `{run_id}` is {status} ({reason}), and its tasks are not on record")
-        elif status == "crashed":
-            self._ledger.violate("G2", f"run `{run_id}` is crashed, and its worker has told the end of its tasks")
-        elif (status == "success") != (reason is None or str(reason).startswith("hooks: ")):
-            # Tasks may fail in a success, with `continue_on_failure`; what made a run fail is its reason.
-            self._ledger.violate("G2", f"run `{run_id}` is {status}, its tasks {tasks}, its reason {reason!r:.80}")
-
-    def _check_next(self, event: Event, run: _Run) -> None:
-        """Another attempt follows where the request allows one, and only there."""
-        given = event.get("next_attempt")
-        if given is None and event.get("status") == "success":
-            return
-        request = {**run.request, "attempt": run.attempt}
-        due = next_attempt(request, str(event.get("status")), moment_of(event["timestamp"])).get("next_attempt")
-        if given != due:
-            text = f"run `{event['run_id']}` goes on with attempt {given}; its request says {due}"
-            self._ledger.violate("G1", text)
 
 
 def _lane(run: _Run) -> Lane:

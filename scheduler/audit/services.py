@@ -39,6 +39,10 @@ class Services:
             self.free_s += self.uncredited_s
             self.uncredited_s = 0.0
 
+    def mark_s(self) -> float:
+        """Return what `free_s` has come to if the leader is heard of now: where a wait counts from that begins now."""
+        return self.free_s + self.uncredited_s
+
     def lead(self, event: Event, now: float) -> None:
         """Take in a `supervisor_started`, or the one that a checkpoint repeats."""
         recorded_identity(event)
