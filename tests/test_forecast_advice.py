@@ -243,3 +243,16 @@ def test_a_bad_option_is_one_line(words: list[str], capsys: pytest.CaptureFixtur
         code = int(ended.code or 0)
     assert code == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.usefixtures("project")
+def test_the_reference_has_every_key_that_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    found = json.loads(run(capsys, "--json", "--days", "1")[1])
+    compared = json.loads(run(capsys, "--json", "--days", "1", "--against", "before")[1])["against"]
+    page = (Path(__file__).parents[1] / "docs/reference.md").read_text("utf-8")
+    section = page.split("### `forecast --json`")[1].split("\n## ")[0]
+    first = set(re.findall(r"`(\w+)`", " ".join(line.split("|")[1] for line in section.splitlines() if "|" in line)))
+    assert first == found.keys() | {"against"}
+    inner = [found["hours"][0], found["worst_minutes"][0], found["advice"][0], found["by_schedule"]["s0"], compared]
+    inner += [compared["differences"][0], compared["differences"][0]["new"]]
+    assert {key for each in inner for key in each} <= set(re.findall(r"`(\w+)`", section))
