@@ -94,9 +94,14 @@ def test_only_an_expression_with_one_minute_can_be_moved(cron: str, moved: str |
 def test_the_map_shows_each_hour_by_its_share_of_the_workers() -> None:
     plan = plan_of({"id": "a", "cron": "0 3 * * *"}, {"id": "b", "cron": "0 3 * * *"}, days=2, workers=1)
     lines = heat_map(simulate(plan, lasting(2400)), shades_for("ascii"))
-    # Hour 3: 40 minutes of a, 20 of b and 40 of its waiting. Hour 4: 20 minutes of b.
-    assert lines[1] == "Mon 12 Oct " + ". " * 3 + "!!" + "++" + ". " * 19 + "  1 at 03:00"
+    # Hour 3: 40 minutes of a and 20 of b. Hour 4: 20 minutes of b.
+    assert lines[1] == "Mon 12 Oct " + ". " * 3 + "##" + "++" + ". " * 19 + "  1 at 03:00"
     assert lines[2].startswith("Tue 13 Oct ")
+
+
+def test_an_hour_in_which_the_queue_is_never_empty_stands_out() -> None:
+    lines = heat_map(simulate(plan_of(*at_nine(3), workers=1), lasting(5400)), shades_for("ascii"))
+    assert lines[1] == "Mon 12 Oct " + ". " * 9 + "!!" * 3 + "##" + "++" + ". " * 10 + "  2 at 09:00"
 
 
 def test_the_map_is_in_ascii_where_the_terminal_has_no_blocks() -> None:
@@ -126,8 +131,8 @@ def test_the_worst_minutes_are_told_once_for_all_days_and_lie_apart() -> None:
 def test_a_forecast_fits_in_80_columns_and_begins_with_what_it_comes_to() -> None:
     entries = [{**each, "id": f"{each['id']}-{'long' * 20}", "overlap": "queue"} for each in at_nine(40)]
     plan = plan_of(*entries, {"id": "busy", "cron": "* * * * *"}, days=7, workers=1)
-    outcome = simulate(plan, lasting(500))
-    advice = advise(plan, outcome, lasting(500))
+    outcome = simulate(plan, lasting(4000))
+    advice = advise(plan, outcome, lasting(4000))
     unknown = [each.id for each in plan.schedules]
     text = render(Forecast(outcome, 41, unknown, 500.0, advice), shades_for("utf-8"))
     assert text.startswith("7 days, 41 schedules, ")
@@ -238,3 +243,16 @@ def test_a_bad_option_is_one_line(words: list[str], capsys: pytest.CaptureFixtur
         code = int(ended.code or 0)
     assert code == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.usefixtures("project")
+def test_the_reference_has_every_key_that_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    found = json.loads(run(capsys, "--json", "--days", "1")[1])
+    compared = json.loads(run(capsys, "--json", "--days", "1", "--against", "before")[1])["against"]
+    page = (Path(__file__).parents[1] / "docs/reference.md").read_text("utf-8")
+    section = page.split("### `forecast --json`")[1].split("\n## ")[0]
+    first = set(re.findall(r"`(\w+)`", " ".join(line.split("|")[1] for line in section.splitlines() if "|" in line)))
+    assert first == found.keys() | {"against"}
+    inner = [found["hours"][0], found["worst_minutes"][0], found["advice"][0], found["by_schedule"]["s0"], compared]
+    inner += [compared["differences"][0], compared["differences"][0]["new"]]
+    assert {key for each in inner for key in each} <= set(re.findall(r"`(\w+)`", section))

@@ -1,4 +1,4 @@
-"""The heat map: how full each hour is, a row a day, for a terminal of 80 columns."""
+"""The heat map: how busy the workers are in each hour, a row a day, for a terminal of 80 columns."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ _DAY_MINUTES = 1440
 
 
 class Shades(NamedTuple):
-    """The cell of an hour by how full it is: idle, up to 25, 50, 75 and 100 % of the workers, more than there are."""
+    """The cell of an hour by how busy the workers are: not at all, up to 25, 50, 75, 100 %, and never done waiting."""
 
     cells: tuple[str, str, str, str, str, str]
 
     def cell(self, load: float) -> str:
-        """Return the cell for a load, 1.0 being all workers."""
-        level = 0 if load < 0.005 else min(5, 1 + int(max(0.0, load - 1e-9) * 4))
-        return self.cells[level]
+        """Return the cell for a load, 1.0 being all workers all the time."""
+        return self.cells[0 if load < 0.005 else min(4, 1 + int(max(0.0, load - 1e-9) * 4))]
 
 
 _BLOCKS = ("· ", "░░", "▒▒", "▓▓", "██", "!!")
@@ -60,7 +59,7 @@ def heat_map(outcome: Outcome, shades: Shades) -> list[str]:
         lines.append(f"{day:%a %d %b} {cells}  {_longest(outcome, max(0, first), first + _DAY_MINUTES)}".rstrip())
     if days > _MOST_DAYS:
         lines.append(f"           and {days - _MOST_DAYS} days more")
-    scale = f"{idle}none  {low} to 25 %  {half} to 50 %  {much} to 75 %  {full} to 100 %  {over} more than workers"
+    scale = f"{idle}idle  {low} to 25 %  {half} to 50 %  {much} to 75 %  {full} to 100 %  {over} a queue all the hour"
     return [*lines, scale]
 
 
@@ -68,8 +67,9 @@ def _hour(outcome: Outcome, start: int, shades: Shades) -> str:
     first, last = max(0, start), min(start + 60, len(outcome.busy_s))
     if first >= last:
         return "  "
-    work_s = sum(outcome.busy_s[first:last]) + sum(outcome.queued_s[first:last])
-    return shades.cell(work_s / (outcome.workers * 60 * (last - first)))
+    if all(outcome.queued_s[first:last]):
+        return shades.cells[5]
+    return shades.cell(sum(outcome.busy_s[first:last]) / (outcome.workers * 60 * (last - first)))
 
 
 def _longest(outcome: Outcome, first: int, last: int) -> str:

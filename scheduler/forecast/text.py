@@ -26,7 +26,7 @@ def render(forecast: Forecast, shades: Shades) -> str:
     """Return a forecast: what it comes to in a sentence, then why."""
     outcome = forecast.outcome
     waits_s = outcome.waits_s()
-    lines = [_summary(forecast, waits_s), "", *_facts(forecast, waits_s)]
+    lines = [fill(_summary(forecast, waits_s), _WIDTH), "", *_facts(forecast, waits_s)]
     worst = forecast.worst(_ROWS)
     if worst:
         head = ("SCHEDULE", "RUNS", "WAIT P50", "P95", "MAX", "SKIPPED", "MISSED", "LATE")
@@ -36,7 +36,7 @@ def render(forecast: Forecast, shades: Shades) -> str:
             for name, each in worst
         ]  # fmt: skip
         lines += ["", table(head, rows)]
-    lines += ["", f"Running and waiting, by the hour (UTC), against {_count(outcome.workers, 'worker')}"]
+    lines += ["", f"Work of {_count(outcome.workers, 'worker')} by the hour (UTC)"]
     lines += heat_map(outcome, shades)
     minutes = worst_minutes(outcome)
     if minutes:
@@ -65,7 +65,7 @@ def _summary(forecast: Forecast, waits_s: Sequence[float]) -> str:
         found.append(f"{_count(outcome.deadline_misses, 'deadline')} missed")
     if outcome.waiting_at_end > outcome.workers:
         found.append(f"{_count(outcome.waiting_at_end, 'run')} still waiting at the end")
-    return fill(f"{what}: {', '.join(found) or 'it fits'}.", _WIDTH)
+    return f"{what}: {', '.join(found) or 'it fits'}."
 
 
 def _lost(forecast: Forecast) -> list[tuple[str, int]]:
@@ -115,8 +115,7 @@ def _advice(forecast: Forecast) -> list[str]:
 
 def render_comparison(comparison: Comparison) -> str:
     """Return what a new configuration changes: per schedule, and whether that is worse."""
-    old, new = comparison.old, comparison.new
-    lines = [f"old  {_summary(old, old.outcome.waits_s())}", f"new  {_summary(new, new.outcome.waits_s())}", ""]
+    lines = [_titled("old", comparison.old), _titled("new", comparison.new), ""]
     shown = sorted(comparison.differences, key=_weight)[: 2 * _ROWS]
     if shown:
         head = ("SCHEDULE", "RUNS", "SKIPPED", "LATE", "P95 WAIT")
@@ -129,6 +128,11 @@ def render_comparison(comparison: Comparison) -> str:
     if not comparison.worse:
         return "\n".join([*lines, "not worse"])
     return "\n".join([*lines, "WORSE", *(f"  {each}" for each in comparison.worse)])
+
+
+def _titled(title: str, forecast: Forecast) -> str:
+    summary = _summary(forecast, forecast.outcome.waits_s())
+    return fill(summary, _WIDTH, initial_indent=f"{title}  ", subsequent_indent="     ")
 
 
 def _weight(each: Difference) -> tuple[float, float, str]:

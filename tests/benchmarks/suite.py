@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import bench_cli, bench_day, bench_history, bench_log, bench_runs, bench_schedules, bench_service
+from . import bench_cli, bench_day, bench_forecast, bench_history, bench_log, bench_runs, bench_schedules, bench_service
 from .machine import describe, load_average
 from .measure import Bench, Row, table
 
@@ -36,6 +36,7 @@ def benchmarks() -> dict[str, Callable[[Bench], list[Row]]]:
         "audit": bench_history.audited,
         "tick": bench_schedules.tick,
         "load": bench_schedules.load,
+        "forecast": bench_forecast.forecast,
         "cli": bench_cli.commands,
         "start": bench_cli.start,
         "flood": bench_service.flood,
