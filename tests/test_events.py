@@ -150,6 +150,12 @@ def test_garbage_between_good_lines_never_hides_one(garbage: list[bytes]) -> Non
     assert [event["good"] for event in events if "good" in event] == list(range(len(garbage)))
 
 
+def test_two_events_in_one_line_and_one_over_two_lines_hide_none() -> None:
+    data = b'{"":0}{"":0}\n{"good":0}\n{"":\n{"good":1}\n}\n'
+    events, _ = decode_lines(data)
+    assert [event["good"] for event in events if "good" in event] == [0, 1]
+
+
 def test_a_line_cut_in_its_middle_does_not_swallow_the_good_line_behind_it() -> None:
     assert decode_lines(b'{"x":\n{"seq":5}\n}\n') == ([{"seq": 5}], 2)
 

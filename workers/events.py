@@ -176,7 +176,10 @@ def decode_lines(data: bytes) -> tuple[list[Event], int]:
 
 def _is_damaged(line: bytes) -> bool:
     # As `is_intact`, for the many lines of a fold.
-    return line[-_SEAL_BYTES:-10] == _SEAL[:8] and line[-_SEAL_BYTES:] != _SEAL % crc32(line[:-_SEAL_BYTES])
+    if line[-_SEAL_BYTES:-10] == _SEAL[:8]:
+        return line[-_SEAL_BYTES:] != _SEAL % crc32(line[:-_SEAL_BYTES])
+    # Of an object that runs over two lines, one begins or ends with something else; two in one line make up the count.
+    return line[:1] != b"{" or line[-1:] != b"}"
 
 
 def seq_of(line: bytes) -> int | None:
