@@ -47,7 +47,7 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _expression(row: Mapping[str, Any]) -> str:
-    return row["cron"] if isinstance(row["cron"], str) else " | ".join(row["cron"])
+    return row["cron"] if isinstance(row["cron"], str) else " | ".join(row["cron"] or ("-",))
 
 
 def _wrapped(text: str, width: int | None) -> list[str]:

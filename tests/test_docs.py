@@ -7,6 +7,7 @@ import ast
 import doctest
 import importlib
 import itertools
+import json
 import os
 import re
 import subprocess
@@ -19,6 +20,8 @@ from typing import get_args
 import msgspec
 import pytest
 
+from scheduler.ahead import fires_ahead
+from scheduler.ahead_text import render_fires
 from scheduler.cli import build_module_parser, build_parser
 from scheduler.cron import parse_cron
 from scheduler.limits import Limits, Tenant
@@ -303,13 +306,19 @@ def test_every_yaml_in_the_docs_is_without_fault(name: str, text: str, tmp_path:
             given.setdefault(entry["dag"], set()).update(entry.get("params", {}), entry.get("matrix", {}))
             if "on_deadline" in entry:
                 given.setdefault(entry["on_deadline"], set())
+        pools = {entry["pool"]: 1 for entry in load_yaml(tmp_path / "schedules" / "it.yaml").data if "pool" in entry}
+        (tmp_path / "schedules" / "limits.yaml").write_text(f"pools: {json.dumps(pools)}\n")
         for dag, names in given.items():
             params = "".join(f"  {each}: 1\n" for each in sorted(names))
             header = f"id: it\nparams:\n{params}" if params else "id: it\n"
             (tmp_path / dag).write_text(f"{header}tasks:\n  - id: one\n    run: [true]\n")
     else:
         (tmp_path / "dags" / "it.yaml").write_text(text)
-    assert read_configuration(tmp_path / "schedules").faults == [], name
+    configuration = read_configuration(tmp_path / "schedules")
+    assert configuration.faults == [], name
+    rows = fires_ahead(configuration.schedules, datetime(2026, 11, 24, tzinfo=UTC), count=2)
+    shown = render_fires(rows, None)
+    assert all(schedule.id in shown and schedule.fires.explain() for schedule in configuration.schedules)
     try:
         checked, faults = validate(tmp_path / "schedules")
     except InvalidFile as error:

@@ -805,3 +805,10 @@ def test_a_hashed_step_is_as_uneven_as_any_and_stays_hashed() -> None:
     found = [slip for name in ("a", "b", "c") for slip in uneven_step(read_expression("H/7 * * * *", name))]  # type: ignore[arg-type]
     assert [slip.write for slip in found] == ["H/6 * * * *"] * 3
     assert len({slip.message for slip in found}) > 1
+
+
+def test_a_bound_on_catch_up_is_no_flood() -> None:
+    keys = {"id": "it", "dag": "dags/d.yaml", "cron": "* * * * *", "overlap": "queue", "catchup": "all"}
+    now = datetime(2026, 11, 24, tzinfo=UTC)
+    assert [each.rule for each in catchup_flood(schedule_from(keys), now)] == ["catchup-flood"]
+    assert list(catchup_flood(schedule_from({**keys, "catchup_max": 5}), now)) == []

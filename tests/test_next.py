@@ -230,6 +230,15 @@ def test_no_line_is_wider_than_the_terminal(width: int) -> None:
     assert all(len(line) <= width for line in render_fires(rows, width).splitlines())
 
 
+def test_a_schedule_without_an_expression_is_shown_in_words() -> None:
+    poll = schedule_from({"id": "poll", "every": "90s", "dag": "dags/d.yaml"})
+    rows = fires_ahead([poll], NOW, count=1)
+    assert rows[0]["cron"] is None
+    shown = render_fires(rows, None)
+    assert "every 1m30s" in shown
+    assert "poll" in shown
+
+
 def test_no_rows_are_a_sentence() -> None:
     assert render_fires([], 80) == "No fire times ahead"
 

@@ -71,6 +71,8 @@ def catchup_flood(schedule: Schedule, now: datetime) -> Iterator[Finding]:
     """
     if schedule.catchup != "all":
         return
+    if schedule.catchup_max is not None:  # it bounds them
+        return
     window = schedule.catchup_window
     length = window or _WEEK
     fires = list(islice(schedule.fires.between(now.astimezone(schedule.zone), now + length), _MOST_RUNS + 1))
