@@ -114,7 +114,7 @@ def read_configuration(directory: Path) -> Configuration:
 def schedule_files(directory: Path) -> list[Path]:
     """Return the schedule files of a directory in order of name. Raises NoSchedules."""
     try:
-        names = sorted(entry.name for entry in os.scandir(directory) if entry.name.endswith((".yaml", ".yml")))
+        names = sorted(name for name in os.listdir(directory) if name.endswith((".yaml", ".yml")))
     except FileNotFoundError:
         raise NoSchedules(str(directory), "no such directory") from None
     except NotADirectoryError:

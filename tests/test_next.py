@@ -140,7 +140,10 @@ def test_a_daily_fire_time_has_a_remark_exactly_where_brute_force_sees_a_turn(
     since = datetime(year, 1, 15, tzinfo=UTC)
     for fire in islice(it.fires.between(since.astimezone(zone), since + timedelta(days=366)), 400):
         wall = fire.replace(tzinfo=None, fold=0)
-        is_moved = (wall.hour, wall.minute) != (hour, int(minute))
+        day_before = [(wall - timedelta(days=1)).replace(tzinfo=zone, fold=fold).utcoffset() for fold in (0, 1)]
+        # Apia left out the whole of 2011-12-30: its time of day fires at the end of that gap, too.
+        is_day_lost = (day_before[1] or timedelta()) - (day_before[0] or timedelta()) >= timedelta(days=1)
+        is_moved = (wall.hour, wall.minute) != (hour, int(minute)) or (is_day_lost and (hour, minute) == (0, "0"))
         first, second = (wall.replace(tzinfo=zone, fold=fold).utcoffset() for fold in (0, 1))
         assert first is not None
         assert second is not None
