@@ -16,7 +16,9 @@ import msgspec
 from workers.events import Event
 from workers.process_id import recorded_identity
 
+from .arrivals import Arrivals
 from .checkpoint import checkpoint_lines, run_of, states_of
+from .event_lines import in_lines
 from .limits import Limits
 from .open_runs import Run, number
 from .verdicts import ScheduleState
@@ -46,6 +48,7 @@ class History:
         self.supervisor: Event | None = None
         self.faults: list[Event] = []
         self.limits = Limits()
+        self.arrivals = Arrivals()
         self.unusable = 0
         self.events_since_checkpoint = 0
         self._open: dict[str, dict[str, None]] = {}
@@ -105,6 +108,8 @@ class History:
         if self.limits != Limits():
             yield {"event": "checkpoint", "limits": self.limits.as_event()}
         yield from checkpoint_lines(self.supervisor, self.faults, self.runs.values(), self.schedules)
+        for rows in in_lines(self.arrivals.rows()):
+            yield {"event": "checkpoint", "arrivals": rows}
 
     # -> queued
     def _enqueued(self, event: Event) -> None:
@@ -144,6 +149,7 @@ class History:
             run.status, run.attempt, run.retry_at, run.start = "queued", attempt, retry_at, None
             return
         self._close_run(run)
+        self.arrivals.end(run.schedule_id, run.run_id, str(event.get("status")), epoch(event["timestamp"]))
 
     def _cancel_requested(self, event: Event) -> None:
         run = self.runs.get(event["run_id"])
@@ -170,6 +176,9 @@ class History:
         self.runs[run.run_id] = run
 
     def _judge(self, event: Event) -> None:
+        if "trigger" in event:
+            self.arrivals.judge(event)
+            return
         fire_time = epoch(event["minute"])
         self._state(event["schedule_id"], fire_time - 1).judge(fire_time)
 
@@ -193,9 +202,11 @@ class History:
             state = self._state(schedule_id, since)
             state.spec = spec
             state.go_on(since)
+        self.arrivals.load(specs)
         for schedule_id in event.get("removed", ()):
             if schedule_id in self.schedules:
                 self.schedules[schedule_id].spec = {}
+                self.arrivals.load({schedule_id: {}})
         self.faults = []
 
     def _invalid(self, event: Event) -> None:
@@ -239,6 +250,8 @@ class History:
             self.faults.append(msgspec.convert(event["fault"], dict[str, Any]))
         elif "limits" in event:
             self._limited(event["limits"])
+        for row in event.get("arrivals", ()):
+            self.arrivals.restore(row)
         self.schedules.update(states_of(event))
         for kind in ("judged", "others"):
             if kind in event:

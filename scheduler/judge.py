@@ -11,11 +11,22 @@ from itertools import islice
 from workers.events import Event, iso, iso_exact
 from workers.run_request import cancel_requested
 
+from .arrivals import Due
 from .catch_up import catch_up
 from .history import History, Run
 from .schedule_model import ON_TIME, Schedule
 
-__all__ = ["ON_TIME", "Fires", "due", "first_since", "judge", "missed_between", "run_id_for"]
+__all__ = [
+    "ON_TIME",
+    "Fires",
+    "due",
+    "first_since",
+    "judge",
+    "judge_arrival",
+    "missed_between",
+    "run_id_for",
+    "skipped_arrival",
+]
 
 # So many fire times of one schedule are told apart; of more, all but those of the last day are missed without a count.
 # A clock that is years off must not stop the service.
@@ -66,7 +77,24 @@ def judge(
     return [*events, *_ask(schedule, taken, now, history.open_runs(schedule.id))]
 
 
-def _ask(schedule: Schedule, fires: Sequence[datetime], now: datetime, open_runs: Sequence[Run]) -> Iterator[Event]:
+def judge_arrival(schedule: Schedule, arrival: Due, now: datetime, history: History) -> list[Event]:
+    """Return the verdict on something that has come for the schedule, first among its events; it names its trigger."""
+    fire = datetime.fromtimestamp(arrival.second, UTC)
+    verdict, *cancels = _ask(schedule, [fire], now, history.open_runs(schedule.id), arrival.number)
+    verdict.pop("catchup", None)
+    return [verdict | {"trigger": arrival.trigger}, *cancels]
+
+
+def skipped_arrival(schedule_id: str, arrival: Due, reason: str) -> Event:
+    """Return the verdict on something that came for a schedule, and for which it does not run."""
+    minute = iso(datetime.fromtimestamp(arrival.second, UTC))
+    skipped = {"event": "schedule_skipped", "schedule_id": schedule_id, "minute": minute}
+    return skipped | {"reason": reason, "trigger": arrival.trigger}
+
+
+def _ask(
+    schedule: Schedule, fires: Sequence[datetime], now: datetime, open_runs: Sequence[Run], number: int = 1
+) -> Iterator[Event]:
     """Yield what becomes of fire times that may run: a request for each, or the skip that its policies demand.
 
     With `overlap: replace` the request is followed by the cancels of those that stand in its way.
@@ -82,7 +110,7 @@ def _ask(schedule: Schedule, fires: Sequence[datetime], now: datetime, open_runs
         elif schedule.max_queued is not None and waiting >= schedule.max_queued:
             reason = {"reason": "max_queued", "waiting": waiting}
         else:
-            request = _request(schedule, fire, is_late=now - fire >= ON_TIME)
+            request = _request(schedule, fire, number, is_late=now - fire >= ON_TIME)
             yield request
             if schedule.overlap == "replace":
                 yield from (cancel_requested(name, "replaced", request["run_id"]) for name in to_cancel)
@@ -153,11 +181,11 @@ def _missed(schedule: Schedule, fires: Sequence[datetime], reason: str) -> Event
     }
 
 
-def _request(schedule: Schedule, fire: datetime, *, is_late: bool) -> Event:
-    """Return the RunRequest, which is the event that records it."""
+def _request(schedule: Schedule, fire: datetime, number: int, *, is_late: bool) -> Event:
+    """Return the RunRequest, which is the event that records it; the `number`th of that moment."""
     request = _verdict(schedule, fire, "schedule_enqueued")
     request |= {
-        "run_id": f"{schedule.id}.{_compact(request['minute'])}",
+        "run_id": f"{schedule.id}.{_compact(request['minute'])}" + (f"-{number}" if number > 1 else ""),
         "attempt": 1,
         "dag": schedule.dag,
         "project": schedule.project,

@@ -16,10 +16,12 @@ from workers.lock import Lock
 from workers.settings import Settings
 
 from .dispatch import Dispatcher
+from .file_watch import rested
 from .reload import record_configuration
 from .schedules import Configuration, read_configuration
 from .supervisor import leader_lock
 from .ticker import Ticker
+from .waits import watched_files
 
 __all__ = ["Ticked", "tick"]
 
@@ -65,10 +67,12 @@ def tick(
             store = dispatcher.store
             store.refresh()
             record_configuration(store, configuration, now)
-            ticked = Ticked(configuration, Ticker(store, configuration.schedules, now).tick(now), [])
+            ticker = Ticker(store, configuration.schedules, now)
+            files = rested(watched_files(configuration.schedules), now.timestamp())
+            ticked = Ticked(configuration, ticker.tick(now, files=files), [])
             on_enqueued(ticked.requests)
             if run:
-                _see_to_the_end(ticked, dispatcher, lock, leads=leads, on_end=on_end)
+                _see_to_the_end(ticked, ticker, dispatcher, lock, leads=leads, on_end=on_end)
             return ticked
     finally:
         dispatcher.close()
@@ -84,9 +88,12 @@ def _lead(lock: Lock, dispatcher: Dispatcher) -> bool:
 
 
 def _see_to_the_end(
-    ticked: Ticked, dispatcher: Dispatcher, lock: Lock, *, leads: bool, on_end: Callable[[Event], None]
+    ticked: Ticked, ticker: Ticker, dispatcher: Dispatcher, lock: Lock, *, leads: bool, on_end: Callable[[Event], None]
 ) -> None:
-    """Wait until the tick's runs, and all that this process executes, have ended; put their ends in `ticked.ends`."""
+    """Wait until the tick's runs, those that follow them, and all that this process executes have ended.
+
+    Their verdicts and ends are put in `ticked`.
+    """
     ours = {str(request["run_id"]) for request in ticked.requests}
     runs = dispatcher.store.history.runs
 
@@ -96,6 +103,9 @@ def _see_to_the_end(
             on_end(event)
 
     def is_done() -> bool:
+        while followed := ticker.follow(datetime.now(UTC)):
+            ticked.verdicts.extend(followed)
+            ours.update(str(event["run_id"]) for event in followed if event["event"] == "schedule_enqueued")
         # What another process has begun is for that one to end.
         return not any(run.status == "queued" or run.run_id in ours for run in runs.values())
 

@@ -16,7 +16,7 @@ from workers.events import Event, iso, utc_timestamp
 from .dag_files import Signature
 from .event_lines import in_lines
 from .history import History
-from .judge import ON_TIME, first_since, missed_between
+from .judge import ON_TIME, first_since, missed_between, skipped_arrival
 from .schedule_model import Schedule, schedule_from_spec, timing_of
 from .schedules import Configuration, NoSchedules, read_configuration, signature
 from .state_store import StateStore
@@ -155,6 +155,8 @@ def loaded_events(
             edited[name] = spec
     for name in [*fresh, *removed]:
         yield from _owed(history, name, known.get(name, {}), now)
+        for arrival in history.arrivals.due_of(name):
+            yield skipped_arrival(name, arrival, "redefined")
     for specs in in_lines(fresh.items()):
         yield {"event": "schedules_loaded", "since": iso(first_since(now)), "specs": dict(specs)}
     for specs in in_lines(edited.items()):

@@ -16,12 +16,25 @@ from workers.units import Duration
 
 from .cron import Cron, parse_cron
 from .cron_times import EPOCH
-from .triggers import AnyOf, Every, Times, Trigger, read_time
+from .triggers import AnyOf, Every, Never, Times, Trigger, read_time
 
-__all__ = ["ON_TIME", "Repeat", "Schedule", "compiled", "schedule_from_spec", "timing_of", "zone_of"]
+__all__ = [
+    "ANY_END",
+    "ON_TIME",
+    "After",
+    "OnFile",
+    "Repeat",
+    "Schedule",
+    "compiled",
+    "schedule_from_spec",
+    "timing_of",
+    "zone_of",
+]
 
 # A fire time is on time through its minute, as cron judges the current minute; after that it is late.
 ON_TIME = timedelta(seconds=60)
+# Whichever way a run has ended, in `after`.
+ANY_END = "any"
 
 
 class Repeat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -29,6 +42,20 @@ class Repeat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     period: Duration
     anchor: str | None = None
+
+
+class After(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One schedule whose runs another one follows, and the ends of them that count."""
+
+    schedule: str
+    status: str | list[str] = "success"
+
+
+class OnFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A file to wait for, from the project directory; it counts once it has not changed for `stable_for`."""
+
+    path: str
+    stable_for: Duration = Duration(seconds=5)
 
 
 class Schedule(msgspec.Struct, frozen=True, dict=True, forbid_unknown_fields=True):
@@ -43,6 +70,8 @@ class Schedule(msgspec.Struct, frozen=True, dict=True, forbid_unknown_fields=Tru
     dag: str
     every: str | float | Repeat | None = None
     at: list[str] = []
+    after: str | After | list[str | After] | None = None
+    on_file: OnFile | None = None
     timezone: str = "UTC"
     tenant: str = "default"
     enabled: bool = True
@@ -71,6 +100,8 @@ class Schedule(msgspec.Struct, frozen=True, dict=True, forbid_unknown_fields=Tru
     @functools.cached_property
     def fires(self) -> Trigger:
         """The fire times, in the zone of the datetime that is asked about. Raises InvalidCron, ValueError."""
+        if self.upstream or self.on_file is not None:
+            return Never(self._awaited())
         if isinstance(self.cron, str) and self.every is None and not self.at:
             return compiled(self.cron, self.seed)
         triggers: list[Trigger] = [compiled(expr, self.seed) for expr in self.expressions]
@@ -84,6 +115,19 @@ class Schedule(msgspec.Struct, frozen=True, dict=True, forbid_unknown_fields=Tru
     def expressions(self) -> list[str]:
         """The cron expressions, in order."""
         return [self.cron] if isinstance(self.cron, str) else list(self.cron or ())
+
+    @functools.cached_property
+    def upstream(self) -> dict[str, list[str]]:
+        """The schedules that it follows, each with the ends that count."""
+        after = self.after if isinstance(self.after, list) else [self.after] if self.after is not None else []
+        each = [After(one) if isinstance(one, str) else one for one in after]
+        return {one.schedule: [one.status] if isinstance(one.status, str) else one.status for one in each}
+
+    def _awaited(self) -> str:
+        if self.on_file is not None:
+            return f"when another file lies at {self.on_file.path}"
+        texts = [f"`{name}` ({' or '.join(statuses)})" for name, statuses in self.upstream.items()]
+        return f"after {' and '.join(texts)}"
 
     @property
     def repeat(self) -> Repeat | None:
@@ -114,6 +158,10 @@ class Schedule(msgspec.Struct, frozen=True, dict=True, forbid_unknown_fields=Tru
             spec["every"] = {"period": str(repeat.period), "anchor": repeat.anchor}
         if self.at:
             spec["at"] = self.at
+        if self.upstream:
+            spec["after"] = self.upstream
+        if self.on_file is not None:
+            spec["on_file"] = {"path": self.on_file.path, "stable_for": str(self.on_file.stable_for)}
         return spec
 
 
@@ -128,8 +176,10 @@ def schedule_from_spec(schedule_id: str, spec: Mapping[str, Any]) -> Schedule:
     It, or `fires` of it, raises TickpoolError, ValueError or OSError where the spec is of another version, or of a
     machine with other time zones.
     """
-    known = {key: spec[key] for key in ("timezone", "enabled", "matrix_of", "every", "at") if key in spec}
+    known = {key: spec[key] for key in ("timezone", "enabled", "matrix_of", "every", "at", "on_file") if key in spec}
     entry = {"id": schedule_id, "cron": spec.get("cron"), "dag": str(spec.get("dag")), **known}
+    if spec.get("after"):
+        entry["after"] = [{"schedule": name, "status": statuses} for name, statuses in dict(spec["after"]).items()]
     return msgspec.convert(entry, Schedule, dec_hook=read_duration)
 
 

@@ -20,6 +20,7 @@ from workers.yamlfile import load_yaml
 
 from .dag_files import DagFiles, Signature, guard_stamps, stamp
 from .limits import LIMITS_FILE, Limits, read_limits, unknown_pool
+from .links import Place, link
 from .matrix import expand
 from .schedule_model import Schedule
 from .schedule_rules import read_schedule
@@ -84,6 +85,7 @@ def read_configuration(directory: Path) -> Configuration:
     # Taken before anything is read: what is written meanwhile shows as a change later.
     stamps = {stamp(file) for file in files}
     taken: dict[str, Schedule] = {}
+    places: dict[str, Place] = {}
     dags = DagFiles(project)
     foreign = [fault for place in (project, directory) for fault in foreign_faults(place)]
     limits, faults = (Limits(), foreign) if foreign else _read_limits(files)
@@ -95,11 +97,13 @@ def read_configuration(directory: Path) -> Configuration:
         if file.name in _RESERVED:
             faults.append(Fault(shown, 0, 0, f"`{file.name}` is not available in this version; remove it"))
             continue
-        found, wrong = _read_file(file, project, dags, taken, pools)
+        found, wrong = _read_file(file, project, dags, taken, pools, places)
         if wrong:
             faults += wrong
         else:
             taken.update((schedule.id, schedule) for schedule in found)
+    if not faults:
+        taken, faults = link(taken, places)
     dag_files = tuple(sorted(place for place, *_ in dags.stamps))
     directories = tuple(sorted({str(project), str(directory), *dags.directories}))
     signed = tuple(sorted(stamps | dags.stamps | guard_stamps(directories)))
@@ -163,9 +167,17 @@ def _read_limits(files: Sequence[Path]) -> tuple[Limits, list[Fault]]:
 
 
 def _read_file(
-    file: Path, project: Path, dags: DagFiles, taken: Mapping[str, Schedule], pools: Collection[str] | None
+    file: Path,
+    project: Path,
+    dags: DagFiles,
+    taken: Mapping[str, Schedule],
+    pools: Collection[str] | None,
+    places: dict[str, Place],
 ) -> tuple[list[Schedule], list[Fault]]:
-    """Read one file; `taken` are the schedules of the files before it, `pools` those there are, where that is known."""
+    """Read one file; `taken` are the schedules of the files before it, `pools` those there are, where that is known.
+
+    The `places` of schedules with `after` are noted: whom they follow is known when all files are read.
+    """
     if foreign := list(foreign_faults(file)):
         return [], foreign
     try:
@@ -199,4 +211,6 @@ def _read_file(
             if each.on_deadline is not None:
                 faults += dags.faults(document, (index,), what, each.on_deadline, {}, "on_deadline")
             schedules[each.id] = each
+            if each.after is not None:
+                places[each.id] = (document, index)
     return list(schedules.values()), faults

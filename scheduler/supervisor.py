@@ -34,10 +34,12 @@ from workers.settings import Settings
 
 from .clock import ClockWatch
 from .dispatch import Dispatcher
+from .file_watch import FileWatch
 from .notify_systemd import Systemd
 from .reload import ConfigurationWatch, record_configuration, record_faults
 from .schedules import Configuration, NoSchedules
 from .ticker import Ticker
+from .waits import Found, watched_files
 from .wakeup import Wakeup
 
 __all__ = ["Supervisor", "leader_lock"]
@@ -76,7 +78,8 @@ class Supervisor:
         self._faults: dict[str, str] = {}
         self._pending: Configuration | None = None
         self._late_reason = "down"
-        self._scanned_at = self._rotated_at = time.monotonic()
+        self._files = FileWatch()
+        self._scanned_at = self._rotated_at = self._looked_at = time.monotonic()
 
     def run(self) -> int:
         """Serve until SIGTERM or SIGINT; return the exit code."""
@@ -150,6 +153,7 @@ class Supervisor:
         dispatcher.store.commit(lambda _: [{**started, **options, "dir": str(self._watch.directory)}])
         record_configuration(dispatcher.store, self._watch.current, now)
         self._ticker = Ticker(dispatcher.store, self._watch.current.schedules, now)
+        self._files.replace(watched_files(self._watch.current.schedules))
         self._clock.accept()
 
     # -- the loop ------------------------------------------------------------------------------------------------
@@ -196,11 +200,16 @@ class Supervisor:
             self._dispatcher.store.commit(lambda _: [jump.event()])
             self._ticker.resume(jump.now)
             self._clock.accept()
-        now = datetime.now(UTC)
-        fire = self._ticker.next_fire()
-        if fire is not None and fire <= now:
-            self._ticker.tick(now, self._late_reason)
+        self._ticker.tick(datetime.now(UTC), self._late_reason, self._look_for_files())
         self._late_reason = "late"
+
+    def _look_for_files(self) -> list[Found]:
+        """Look once a tick: a turn may come with every end of a run."""
+        moment = time.monotonic()
+        if moment - self._looked_at < self._settings.tick_ms / 1000:
+            return []
+        self._looked_at = moment
+        return list(self._files.look(moment))
 
     def _dispatch(self) -> None:
         """Hand waiting runs to free workers."""
@@ -242,6 +251,7 @@ class Supervisor:
             now = datetime.now(UTC)
             record_configuration(store, configuration, now)
             self._ticker.replace(configuration.schedules, now)
+            self._files.replace(watched_files(configuration.schedules))
             self._say(f"Loaded {len(configuration.schedules)} schedule(s) from {self._watch.directory}")
         self._pending = None
 
@@ -276,6 +286,8 @@ class Supervisor:
     def _next_due(self, now_s: float) -> float:
         fire, wake_s = self._ticker.next_fire(), self._dispatcher.wake_s()
         times = [fire.timestamp() if fire else None, None if wake_s is None else now_s + wake_s]
+        if self._ticker.has_arrivals():
+            times.append(now_s)
         due = min((at for at in times if at is not None), default=float("inf"))
         return max(due, now_s + _AGAIN_S) if self._faults and due <= now_s else due
 

@@ -11,11 +11,13 @@ from workers.events import Event
 from workers.settings import read_settings
 
 from .cron import NaiveDatetime
+from .cron_times import EPOCH
 from .fire_heap import FireHeap, verdicts_on
 from .matrix import expand
 from .schedule_model import Schedule
 from .schedule_rules import schedule_from
 from .state_store import StateStore
+from .waits import Found, arrived, verdicts_on_arrivals
 
 __all__ = ["RunQueueLike", "Ticker", "tick_once"]
 
@@ -48,17 +50,40 @@ class Ticker:
         fire_s = self._fires.next_s()
         return None if fire_s is None else datetime.fromtimestamp(fire_s, UTC)
 
-    def tick(self, now: datetime, late_reason: str = "late") -> list[Event]:
-        """Record the verdict on every fire time up to `now`, in one append; return the events recorded.
+    def has_arrivals(self) -> bool:
+        """Say whether a run has ended for which a schedule has waited, and that has no verdict yet."""
+        return any(arrived(self.schedules, self._store.history, (), EPOCH))
 
-        After a failed append the schedules stay due: the next tick judges them.
-        """
-        now = _utc(now)
+    def follow(self, now: datetime) -> list[Event]:
+        """Record the verdicts on what has come by ends of runs, and on no fire time; return the events recorded."""
+        if not self.has_arrivals():
+            return []
+        return self._store.commit(lambda history: verdicts_on_arrivals(self.schedules, history, (), _utc(now)))
+
+    def is_due(self, now: datetime, files: Iterable[Found] = ()) -> bool:
+        """Say whether a tick at `now` has anything to judge."""
         fire_s = self._fires.next_s()
-        if fire_s is None or fire_s > now.timestamp():
+        if fire_s is not None and fire_s <= _utc(now).timestamp():
+            return True
+        return any(arrived(self.schedules, self._store.history, files, now))
+
+    def tick(self, now: datetime, late_reason: str = "late", files: Iterable[Found] = ()) -> list[Event]:
+        """Record the verdict on every fire time up to `now`, and on what has come for those that wait for something.
+
+        All in one append; return the events recorded. Of what has come for one schedule the oldest is judged; `files`
+        are those that lie at the paths of schedules with `on_file`. After a failed append the schedules stay due: the
+        next tick judges them.
+        """
+        now, files = _utc(now), list(files)
+        if not self.is_due(now, files):
             return []
         with self._fires.taking(now) as taken:
-            return self._store.commit(lambda history: verdicts_on(taken, now, history, late_reason))
+            return self._store.commit(
+                lambda history: [
+                    *verdicts_on(taken, now, history, late_reason),
+                    *verdicts_on_arrivals(self.schedules, history, files, now),
+                ]
+            )
 
 
 def _utc(now: datetime) -> datetime:

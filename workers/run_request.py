@@ -16,6 +16,7 @@ from .units import Duration
 
 __all__ = [
     "RUN_FIELDS",
+    "STATUSES",
     "RunRequest",
     "cancel_requested",
     "cancel_text",
@@ -26,6 +27,7 @@ __all__ = [
 ]
 
 RunRequest = dict[str, Any]
+STATUSES = ("success", "failed", "timeout", "cancelled", "crashed")
 RUN_FIELDS = ("run_id", "schedule_id", "minute", "attempt")
 
 

@@ -1,0 +1,54 @@
+"""Links: which schedule follows which, seen over a whole configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from graphlib import CycleError, TopologicalSorter
+
+import msgspec
+
+from workers.errors import Fault, did_you_mean
+from workers.yamlfile import Document
+
+from .schedule_model import After, Schedule
+
+__all__ = ["Place", "link"]
+
+# The file that a schedule was read from, and the number of its entry.
+Place = tuple[Document, int]
+
+
+def link(schedules: Mapping[str, Schedule], places: Mapping[str, Place]) -> tuple[dict[str, Schedule], list[Fault]]:
+    """Return the schedules with `after` resolved, and what is wrong: a name that nobody has, a circle.
+
+    An entry with a matrix stands for all its combinations. `places` are those of the schedules with `after`.
+    """
+    groups: dict[str, list[str]] = {}
+    for schedule in schedules.values() if places else ():
+        if schedule.matrix_of:
+            groups.setdefault(schedule.matrix_of, []).append(schedule.id)
+    linked, faults = dict(schedules), []
+    for name, (document, index) in places.items():
+        schedule = schedules[name]
+        found: list[str | After] = []
+        for other, statuses in schedule.upstream.items():
+            members = [other] if other in schedules else groups.get(other, [])
+            found += [After(member, statuses) for member in members]
+            if not members:
+                near = did_you_mean(other, [*schedules, *groups])
+                message = f"schedule `{name}`: `after` names `{other[:128]}`, and no schedule has that id{near}"
+                faults.append(document.fault((index, "after"), message))
+        linked[name] = msgspec.structs.replace(schedule, after=found)
+    return linked, faults or _circles(linked, places)
+
+
+def _circles(schedules: Mapping[str, Schedule], places: Mapping[str, Place]) -> list[Fault]:
+    try:
+        TopologicalSorter({name: list(schedules[name].upstream) for name in places}).prepare()
+    except CycleError as error:
+        circle = error.args[1]
+        document, index = places[circle[0]]
+        path = " after ".join(f"`{name}`" for name in circle[::-1])
+        message = f"schedule `{circle[0]}`: `after` leads in a circle: {path}; none of them would ever run"
+        return [document.fault((index, "after"), message)]
+    return []
