@@ -21,7 +21,8 @@ Place = tuple[Document, int]
 def link(schedules: Mapping[str, Schedule], places: Mapping[str, Place]) -> tuple[dict[str, Schedule], list[Fault]]:
     """Return the schedules with `after` resolved, and what is wrong: a name that nobody has, a circle.
 
-    An entry with a matrix stands for all its combinations. `places` are those of the schedules with `after`.
+    An entry with a matrix stands for all its combinations. `places` are those of the schedules with `after`; what is
+    wrong is left out.
     """
     groups: dict[str, list[str]] = {}
     for schedule in schedules.values() if places else ():
@@ -38,17 +39,24 @@ def link(schedules: Mapping[str, Schedule], places: Mapping[str, Place]) -> tupl
                 near = did_you_mean(other, [*schedules, *groups])
                 message = f"schedule `{name}`: `after` names `{other[:128]}`, and no schedule has that id{near}"
                 faults.append(document.fault((index, "after"), message))
-        linked[name] = msgspec.structs.replace(schedule, after=found)
-    return linked, faults or _circles(linked, places)
-
-
-def _circles(schedules: Mapping[str, Schedule], places: Mapping[str, Place]) -> list[Fault]:
-    try:
-        TopologicalSorter({name: list(schedules[name].upstream) for name in places}).prepare()
-    except CycleError as error:
-        circle = error.args[1]
+                linked.pop(name, None)
+        if name in linked:
+            linked[name] = msgspec.structs.replace(schedule, after=found)
+    while circle := _circle(linked):
         document, index = places[circle[0]]
-        path = " after ".join(f"`{name}`" for name in circle[::-1])
+        path = " after ".join(f"`{name}`" for name in [*circle, circle[0]])
         message = f"schedule `{circle[0]}`: `after` leads in a circle: {path}; none of them would ever run"
-        return [document.fault((index, "after"), message)]
+        faults.append(document.fault((index, "after"), message))
+        for name in circle:
+            del linked[name]
+    return linked, faults
+
+
+def _circle(schedules: Mapping[str, Schedule]) -> list[str]:
+    """Return schedules of which each follows the next, and the last the first; none when there are none."""
+    try:
+        TopologicalSorter({name: schedule.upstream for name, schedule in schedules.items()}).prepare()
+    except CycleError as error:
+        first, *others = error.args[1][:-1]
+        return [first, *reversed(others)]
     return []

@@ -102,8 +102,9 @@ def read_configuration(directory: Path) -> Configuration:
             faults += wrong
         else:
             taken.update((schedule.id, schedule) for schedule in found)
-    if not faults:
-        taken, faults = link(taken, places)
+    taken, unlinked = link(taken, places)
+    # A name that nobody has may be in a file that cannot be read.
+    faults = faults or unlinked
     dag_files = tuple(sorted(place for place, *_ in dags.stamps))
     directories = tuple(sorted({str(project), str(directory), *dags.directories}))
     signed = tuple(sorted(stamps | dags.stamps | guard_stamps(directories)))

@@ -116,6 +116,9 @@ class Story:
             self.start_runs()
             self.pass_time(60)
             self._end_runs(lambda _: True)
+            if self._ticker is not None:
+                with self.clock(), self._as_supervisor():
+                    self._ticker.follow(self.now)
 
     def pass_time(self, seconds: float) -> None:
         """Let time pass, with all that its timers demand on the way; cancel what is to be cancelled first."""

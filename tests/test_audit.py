@@ -36,6 +36,8 @@ POLICIES: list[dict[str, Any]] = [
     {"id": "replaces", "cron": "* * * * *", "overlap": "replace", "jitter": "20s"},
     {"id": "bounded", "cron": "* * * * *", "overlap": "queue", "max_queued": 2, **BOUNDED},
     {"id": "some", "cron": "*/5 * * * *", "catchup": "all", "overlap": "allow", "catchup_max": 2, "deadline": "50s"},
+    {"id": "follows", "after": ["queues", {"schedule": "paris", "status": "any"}]},
+    {"id": "pages", "after": {"schedule": "queues", "status": ["failed", "crashed"]}, "overlap": "queue"},
 ]
 
 
@@ -210,11 +212,12 @@ class Mutation:
         """Give an event of a run or a verdict another identity."""
         place = self.pick(TOLD) or 0
         event = self.events[place]
-        names = ("run_id", "schedule_id", "minute", "attempt", "open_run", "dag")
+        names = ("run_id", "schedule_id", "minute", "attempt", "open_run", "dag", "trigger")
         name = self.rng.choice([name for name in names if event.get(name)])
         if name == "dag" and "minute" not in event:
             return  # what another process asks for is its own affair
-        other = {"attempt": event.get("attempt", 1) + self.rng.choice([-1, 1, 5]), "minute": "2026-03-01T12:00:30Z"}
+        other: Event = {"attempt": event.get("attempt", 1) + self.rng.choice([-1, 1, 5])}
+        other |= {"minute": "2026-03-01T12:00:30Z", "trigger": {"after": {"queues": "queues.20260301T1201Z"}}}
         self.events[place] = {**event, name: other.get(name, f"{event[name]}x")}
         self.done = f"alter {name} of {event}"
 
@@ -224,9 +227,13 @@ class Mutation:
         event = self.events[place]
         names = ("run_id", "schedule_id", "minute", "reason", "by", "deadline", "waiting", "start_by")
         name = self.rng.choice([name for name in names if name in event])
-        reasons = {"overlap", "max_queued", "start_deadline", "replaced", "weather"} - {event.get("reason")}
+        reasons = {"overlap", "max_queued", "start_deadline", "replaced", "redefined", "weather"}
         times = ["2026-03-01T11:00:00Z", "2026-03-02T12:00:00Z"]
-        others = {"reason": sorted(reasons), "waiting": [event.get("waiting", 0) + 1, 0], "start_by": times}
+        others = {
+            "reason": sorted(reasons - {event.get("reason")}),
+            "waiting": [event.get("waiting", 0) + 1, 0],
+            "start_by": times,
+        }
         self.events[place] = {**event, name: self.rng.choice(others.get(name, [f"{event[name]}x"]))}
         self.done = f"alter {name} of {event}"
 
@@ -418,6 +425,28 @@ def test_runs_that_overlap_against_their_policy(short: list[Event], tmp_path: Pa
     told = said([*others, *ends, short[-1]], tmp_path / "log")
     text = "is enqueued while `skips.20260301T1200Z` is open, with `overlap: skip`"
     assert any(line.endswith(text) for line in told)
+
+
+@pytest.mark.parametrize("change", ["drop", "double", "later", "other_runs"])
+def test_verdicts_on_what_a_schedule_waited_for(tmp_path: Path, change: str) -> None:
+    story = Story(tmp_path / "story", seed=2)
+    story.begin(EVERY_MINUTE, {"id": "follows", "after": "skips", "overlap": "skip"})
+    story.live(9)
+    story.drain()
+    story.stop()
+    events = events_of(tmp_path / "story")
+    assert audit(write_anew(tmp_path / "log", events), story.now, final=True).violations == []
+    verdicts = [place for place, event in enumerate(events) if "trigger" in event]
+    place = verdicts[len(verdicts) // 2]
+    event = events[place]
+    others = {
+        "drop": [],
+        "double": [event, event],
+        "later": [{**event, "minute": "2026-03-01T12:30:00Z"}],
+        "other_runs": [{**event, "trigger": {"after": {"skips": "skips.20260301T0000Z"}}}],
+    }
+    events[place : place + 1] = others[change]
+    assert not audit(write_anew(tmp_path / "log", events), story.now, final=True).is_clean
 
 
 def test_a_service_that_stops_and_leaves_a_run_open(short: list[Event], tmp_path: Path) -> None:

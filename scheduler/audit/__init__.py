@@ -13,6 +13,7 @@ from pathlib import Path
 from workers.events import Event, decode_line, is_intact, iso
 from workers.numbered_lines import Block, numbered_lines
 
+from .arrivals import ArrivalBook
 from .effects import EffectsUnreadable, compare_effects
 from .fires import FireBook
 from .report import TITLES, Finding, Ledger, Report, Violation, shown
@@ -70,6 +71,7 @@ class _Auditor:
         self.services = Services()
         self.runs = RunBook(self.ledger, self.services, lateness_s, keeps_outcomes=keeps_outcomes)
         self.fires = FireBook(self.ledger, self.services, _ON_TIME_S + lateness_s)
+        self.arrivals = ArrivalBook(self.ledger)
         self.lines = self.first_seq = self.seq = 0
         self._lateness_s = lateness_s
         self._is_sealed = False
@@ -81,10 +83,10 @@ class _Auditor:
             "schedule_missed": lambda event, _: self.fires.miss(event),
             "run_requested": lambda event, _: self.runs.ask(event),
             "run_started": self.runs.start,
-            "run_finished": self.runs.finish,
+            "run_finished": self._finished,
             "cancel_requested": lambda event, _: self.runs.policies.cancel(event),
             "deadline_missed": self.runs.policies.miss_deadline,
-            "schedules_loaded": self.fires.load,
+            "schedules_loaded": self._loaded,
             "limits_loaded": self.runs.limits.load,
             "worker_exited": self.runs.bury,
             "clock_jumped": self._clock_jumped,
@@ -135,6 +137,7 @@ class _Auditor:
         until = self.services.demanded_to(now.timestamp(), self._lateness_s)
         self.runs.policies.conclude(until if self.services.leader is not None else 0)
         self.fires.conclude(until)
+        self.arrivals.conclude(until)
 
     def _take_seq(self, seq: object) -> None:
         """Go on from a line that has another number than the one that follows; a line of another hand has none."""
@@ -168,13 +171,28 @@ class _Auditor:
             self.ledger.violate("G4", f"this event cannot be used: {type(error).__name__}: {error}")
 
     def _enqueued(self, event: Event, now: float) -> None:
-        if event.get("schedule_id") and event.get("minute"):
+        if "trigger" in event:
+            self.arrivals.judge(event)
+        elif event.get("schedule_id") and event.get("minute"):
             self.fires.judge(event, now)
         self.runs.ask(event)
 
     def _skipped(self, event: Event, now: float) -> None:
-        self.fires.judge(event, now)
+        if "trigger" in event:
+            self.arrivals.judge(event)
+        else:
+            self.fires.judge(event, now)
         self.runs.skip(event, now)
+
+    def _loaded(self, event: Event, now: float) -> None:
+        self.fires.load(event, now)
+        self.arrivals.load(event)
+
+    def _finished(self, event: Event, now: float) -> None:
+        run = self.runs.open.get(event["run_id"])
+        self.runs.finish(event, now)
+        if run is not None and event["run_id"] not in self.runs.open:
+            self.arrivals.end(str(run.request.get("schedule_id") or ""), event, int(now))
 
     def _clock_jumped(self, event: Event, _now: float) -> None:
         self.fires.set_clock(event)
@@ -207,11 +225,13 @@ class _Auditor:
             (event["limits"] for event in checkpoint if "limits" in event), {"pools": {}, "tenants": {}}
         )
         rows = [row for event in checkpoint for row in event.get("schedules", ())]
+        waits = [row for event in checkpoint for row in event.get("arrivals", ())]
         is_first = self.lines <= len(checkpoint) + 2 and self.first_seq > 1
         if not is_first:
             self.runs.compare(list(runs.values()))
             self.runs.limits.compare(limits)
             self.fires.compare(rows)
+            self.arrivals.compare(waits)
             return
         self.ledger.notes.append(f"what was before seq {self.first_seq} is gone; its checkpoint is taken for it")
         for event in checkpoint:
@@ -220,6 +240,9 @@ class _Auditor:
         self.runs.limits.load(limits, 0.0)
         for row in rows:
             self.fires.restore(row)
+            self.arrivals.know(row[0], row[-1])
+        for row in waits:
+            self.arrivals.restore(row)
         for event in checkpoint:
             for kind in {"judged", "others"} & event.keys():
                 self.fires.restore_points(*event[kind])

@@ -86,7 +86,7 @@ class PolicyBook:
             self._ledger.violate("overlap", f"{text} behind {event['waiting']}, and {sum(others.values())} wait")
         elif reason == "start_deadline" and not seconds(event["minute"]) < seconds(event["start_by"]) <= now + _SLACK_S:
             self._ledger.violate("lateness", f"{text} as too late, and it had until {event['start_by']}")
-        elif reason not in _SKIPS:
+        elif reason not in (*_SKIPS, "redefined" if "trigger" in event else None):
             self._ledger.violate("G3", f"{text}, and its reason is none: {reason!r:.80}")
 
     def cancel(self, event: Event) -> None:
