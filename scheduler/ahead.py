@@ -9,6 +9,7 @@ from typing import Any
 
 from .daylight import remark_on
 from .schedule_model import Schedule
+from .triggers import Never
 
 __all__ = ["fires_ahead"]
 
@@ -63,5 +64,7 @@ def _silence(schedule: Schedule, now: datetime) -> str:
     """Say why a schedule has no fire time in what was asked for."""
     if not schedule.enabled:
         return "disabled: it does not fire"
+    if isinstance(schedule.fires, Never):
+        return f"no fire times: it runs {schedule.fires.explain()}"
     following = schedule.fires.next(now.astimezone(schedule.zone))
     return "it never fires again" if following is None else f"fires next at {following.isoformat()}"

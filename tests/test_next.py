@@ -43,6 +43,16 @@ def remarks(cron: str, zone: str, *since: int, count: int = 8) -> dict[str, str]
 # -- what the clock does ---------------------------------------------------------------------------------------------
 
 
+def test_a_schedule_that_waits_for_something_else_says_for_what() -> None:
+    follows = schedule_from({"id": "report", "dag": "d", "after": ["extract", {"schedule": "rates", "status": "any"}]})
+    loads = schedule_from({"id": "orders", "dag": "d", "on_file": {"path": "in/orders.csv"}})
+    rows = fires_ahead([follows, loads], NOW, count=3)
+    assert [(row["schedule_id"], row["utc"], row["remark"]) for row in rows] == [
+        ("orders", None, "no fire times: it runs when another file lies at in/orders.csv"),
+        ("report", None, "no fire times: it runs after `extract` (success) and `rates` (any)"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("cron", "zone", "since", "expected"),
     [

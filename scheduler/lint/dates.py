@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 from scheduler.expressions import ANY, Expression, clock_expressions, read_expression
 from scheduler.schedule_model import Schedule
+from scheduler.triggers import Never
 
 from .finding import Finding, Slip, about, about_expression
 
@@ -31,6 +32,8 @@ def never_fires(expression: Expression) -> Iterator[Slip]:
 
 def never_fires_again(schedule: Schedule, now: datetime) -> Iterator[Finding]:
     """Yield a finding for a schedule that has no fire time ahead, or none for five years."""
+    if isinstance(schedule.fires, Never):
+        return
     following = schedule.fires.next(now.astimezone(schedule.zone))
     if following is None:
         mend = "remove it, say `enabled: false`, or give it times that are to come"
