@@ -43,7 +43,10 @@ def _rows(schedule: Schedule, now: datetime, count: int | None, until: datetime 
         is_silent = False
         utc = fire.astimezone(UTC)
         times = {"fire_time": fire.isoformat(), "utc": utc.isoformat(), "in_s": round((utc - now).total_seconds(), 1)}
-        yield {**row, **times, "remark": remark_on(schedule, fire) or None}
+        closed = schedule.closed(utc)
+        remarks = [f"not run: {closed}"] if closed is not None else []
+        remarks += filter(None, [remark_on(schedule, fire)])
+        yield {**row, **times, "remark": "; ".join(remarks) or None}
     if is_silent and count != 0:
         yield {**row, "remark": _silence(schedule, now)}
 

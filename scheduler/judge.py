@@ -69,12 +69,32 @@ def judge(
         return []
     if len(fires) >= _COUNTED:
         return _judge_many(schedule, waiting, now, history, late_reason)
+    events: list[Event] = []
+    if schedule.blackout:
+        closed = {fire: reason for fire in waiting if (reason := schedule.closed(fire)) is not None}
+        waiting = [fire for fire in waiting if fire not in closed]
+        events += _shut(schedule, fires, closed, now)
+        if not waiting:
+            return events
     judged = _gaps(fires, waiting)
     taken, missed = catch_up(schedule, waiting, now)
-    events = [
+    events += [
         _missed(schedule, part, reason or late_reason) for group, reason in missed for part in _split(group, judged)
     ]
     return [*events, *_ask(schedule, taken, now, history.open_runs(schedule.id))]
+
+
+def _shut(schedule: Schedule, fires: Sequence[datetime], closed: dict[datetime, str], now: datetime) -> Iterator[Event]:
+    """Yield the verdicts on fire times at which the schedule does not run, with the reason of each.
+
+    One that is in time is skipped; those that are late are missed, in ranges: a year of them must not be a line each.
+    """
+    for reason in dict.fromkeys(closed.values()):
+        late = [fire for fire, its in closed.items() if its == reason and now - fire >= ON_TIME]
+        yield from (_missed(schedule, part, reason) for part in _split(late, _gaps(fires, late)))
+    for fire, reason in closed.items():
+        if now - fire < ON_TIME:
+            yield _verdict(schedule, fire, "schedule_skipped") | {"reason": reason}
 
 
 def judge_arrival(schedule: Schedule, arrival: Due, now: datetime, history: History) -> list[Event]:

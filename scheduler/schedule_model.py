@@ -14,12 +14,14 @@ from workers.convert import read_duration
 from workers.dag import Retries
 from workers.units import Duration
 
+from .blackout import Blackout, Deferring, Period, Repeated, Windows, is_in
 from .cron import Cron, parse_cron
 from .cron_times import EPOCH
 from .triggers import AnyOf, Every, Never, Times, Trigger, read_time
 
 __all__ = [
     "ANY_END",
+    "CLOSED",
     "ON_TIME",
     "After",
     "OnFile",
@@ -35,6 +37,8 @@ __all__ = [
 ON_TIME = timedelta(seconds=60)
 # Whichever way a run has ended, in `after`.
 ANY_END = "any"
+# Why a schedule does not run at one of its fire times.
+CLOSED = ("blackout", "deferred")
 
 
 class Repeat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -72,6 +76,7 @@ class Schedule(msgspec.Struct, frozen=True, dict=True, forbid_unknown_fields=Tru
     at: list[str] = []
     after: str | After | list[str | After] | None = None
     on_file: OnFile | None = None
+    blackout: Blackout | list[Blackout] = []
     timezone: str = "UTC"
     tenant: str = "default"
     enabled: bool = True
@@ -100,6 +105,10 @@ class Schedule(msgspec.Struct, frozen=True, dict=True, forbid_unknown_fields=Tru
     @functools.cached_property
     def fires(self) -> Trigger:
         """The fire times, in the zone of the datetime that is asked about. Raises InvalidCron, ValueError."""
+        defers = self._windows("defer") if self.blackout else ()
+        return Deferring(self._raw_fires(), defers) if defers else self._raw_fires()
+
+    def _raw_fires(self) -> Trigger:
         if self.upstream or self.on_file is not None:
             return Never(self._awaited())
         if isinstance(self.cron, str) and self.every is None and not self.at:
@@ -134,6 +143,32 @@ class Schedule(msgspec.Struct, frozen=True, dict=True, forbid_unknown_fields=Tru
         """What `every` says. Raises InvalidDuration."""
         return self.every if isinstance(self.every, Repeat | None) else Repeat(Duration.parse(self.every))
 
+    def closed(self, fire: datetime) -> str | None:
+        """Say why the schedule does not run at one of its fire times: `blackout`, `deferred`; None when it does."""
+        if not self.blackout:
+            return None
+        if is_in(self._windows("skip"), fire):
+            return "blackout"
+        return "deferred" if is_in(self._windows("defer"), fire) else None
+
+    @property
+    def blackouts(self) -> list[Blackout]:
+        """The rules of its blackout windows."""
+        return [self.blackout] if isinstance(self.blackout, Blackout) else self.blackout
+
+    def _windows(self, then: str) -> tuple[Windows, ...]:
+        return tuple(windows for kind, windows in self._all_windows if kind == then)
+
+    @functools.cached_property
+    def _all_windows(self) -> list[tuple[str, Windows]]:
+        return [(each.then, self.window(each)) for each in self.blackouts]
+
+    def window(self, rule: Blackout) -> Windows:
+        """Return the windows of one rule. Raises InvalidCron, ValueError."""
+        if rule.cron is not None and rule.duration is not None:
+            return Repeated(compiled(rule.cron, self.seed), self.zone, rule.duration)
+        return Period(self.moment(rule.from_ or ""), self.moment(rule.to or ""))
+
     @property
     def seed(self) -> str:
         """What `H` hashes: the id that its entry has in the file."""
@@ -162,6 +197,8 @@ class Schedule(msgspec.Struct, frozen=True, dict=True, forbid_unknown_fields=Tru
             spec["after"] = self.upstream
         if self.on_file is not None:
             spec["on_file"] = {"path": self.on_file.path, "stable_for": str(self.on_file.stable_for)}
+        if self.blackout:
+            spec["blackout"] = [msgspec.to_builtins(each, enc_hook=str) for each in self.blackouts]
         return spec
 
 
@@ -176,7 +213,8 @@ def schedule_from_spec(schedule_id: str, spec: Mapping[str, Any]) -> Schedule:
     It, or `fires` of it, raises TickpoolError, ValueError or OSError where the spec is of another version, or of a
     machine with other time zones.
     """
-    known = {key: spec[key] for key in ("timezone", "enabled", "matrix_of", "every", "at", "on_file") if key in spec}
+    keys = ("timezone", "enabled", "matrix_of", "every", "at", "on_file", "blackout")
+    known = {key: spec[key] for key in keys if key in spec}
     entry = {"id": schedule_id, "cron": spec.get("cron"), "dag": str(spec.get("dag")), **known}
     if spec.get("after"):
         entry["after"] = [{"schedule": name, "status": statuses} for name, statuses in dict(spec["after"]).items()]

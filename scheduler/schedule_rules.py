@@ -26,7 +26,7 @@ _PARAMS_BYTES = 32 * 1024
 # Known words of later versions: refused by name, so that nobody thinks they work.
 # fmt: off
 _LATER = dict.fromkeys((
-    "calendar", "notify", "blackout", "tags",
+    "calendar", "notify", "tags",
 ), "")
 # fmt: on
 _INTERNAL = ("project", "matrix_of", "file", "line")

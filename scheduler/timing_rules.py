@@ -11,6 +11,7 @@ from workers.errors import did_you_mean
 from workers.run_request import STATUSES
 from workers.units import InvalidDuration
 
+from .blackout import Blackout, end_of
 from .cron import InvalidCron
 from .schedule_model import ANY_END, Schedule, compiled, zone_of
 
@@ -19,6 +20,8 @@ __all__ = ["wrong_timing"]
 _MOST_EXPRESSIONS = 100
 _MOST_TIMES = 10_000
 _SHORTEST = timedelta(seconds=1)
+_MOST_WINDOWS = 100
+_LONGEST_WINDOW = timedelta(days=366)
 _ENDS = (*STATUSES, ANY_END)
 _TIME_RULE = "write ISO 8601 in whole seconds, such as `2026-11-23T09:00:00`, with an offset or in the schedule's zone"
 
@@ -53,6 +56,7 @@ def wrong_timing(schedule: Schedule) -> Iterator[tuple[str, str]]:
         return
     yield from _wrong_every(schedule)
     yield from _wrong_at(schedule)
+    yield from _wrong_blackout(schedule)
 
 
 def _wrong_waits(schedule: Schedule, given: list[str]) -> Iterator[tuple[str, str]]:
@@ -62,6 +66,8 @@ def _wrong_waits(schedule: Schedule, given: list[str]) -> Iterator[tuple[str, st
             yield key, f"`{key}` stands alone, and {' and '.join(others)} beside it; write two schedules of one DAG"
         if schedule.catchup != "none":
             yield "catchup", f"`catchup` is for fire times, which `{key}` has none of; leave it out"
+        if schedule.blackout:
+            yield "blackout", f"`blackout` is for fire times, which `{key}` has none of; leave it out"
     if schedule.after is not None and not schedule.upstream:
         yield "after", "`after` names no schedule; write `after: other_schedule`"
     named = [schedule.after] if not isinstance(schedule.after, list) else schedule.after
@@ -104,6 +110,40 @@ def _wrong_at(schedule: Schedule) -> Iterator[tuple[str, str]]:
         other = seen.setdefault(schedule.moment(text), text)
         if other is not text:
             yield "at", f"`at` has {text!r} and {other!r}, which are one moment; write it once"
+
+
+def _wrong_blackout(schedule: Schedule) -> Iterator[tuple[str, str]]:
+    rules = schedule.blackouts
+    if len(rules) > _MOST_WINDOWS:
+        yield "blackout", f"`blackout` has {len(rules)} rules; at most {_MOST_WINDOWS} are allowed"
+        return
+    wrong = list(dict.fromkeys(what for rule in rules for what in _wrong_window(schedule, rule)))
+    yield from (("blackout", what) for what in wrong)
+    defers = [] if wrong else [schedule.window(rule) for rule in rules if rule.then == "defer"]
+    for window in defers:
+        start = window.first()
+        if start is not None and end_of(defers, start) is None:
+            yield "blackout", "`blackout` with `then: defer` leaves no gap to run in; make it shorter, or write `skip`"
+            return
+
+
+def _wrong_window(schedule: Schedule, rule: Blackout) -> Iterator[str]:
+    if rule.keys not in (("cron", "duration"), ("from", "to")):
+        given = " and ".join(f"`{key}`" for key in rule.keys) or "none"
+        yield f"`blackout` takes `cron` and `duration`, or `from` and `to`; given: {given}"
+    elif rule.cron is not None and rule.duration is not None:
+        try:
+            compiled(rule.cron, schedule.seed)
+        except InvalidCron as error:
+            yield f"`blackout`: {error}"
+        if not _SHORTEST <= rule.duration <= _LONGEST_WINDOW:
+            yield f"`blackout.duration: {rule.duration}` is out of range; allowed: 1s to {_LONGEST_WINDOW.days}d"
+    else:
+        texts = [rule.from_ or "", rule.to or ""]
+        no_times = [text for text in texts if not _is_time(schedule, text)]
+        yield from (f"`blackout` {text[:80]!r} is no time; {_TIME_RULE}" for text in no_times)
+        if not no_times and schedule.moment(texts[0]) >= schedule.moment(texts[1]):
+            yield f"`blackout` ends at {texts[1]!r}, which is not after its start {texts[0]!r}"
 
 
 def _is_time(schedule: Schedule, text: str) -> bool:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from scheduler.history import epoch
-from scheduler.schedule_model import Schedule, schedule_from_spec, timing_of
+from scheduler.schedule_model import CLOSED, Schedule, schedule_from_spec, timing_of
 from scheduler.triggers import Trigger
 from workers.errors import TickpoolError
 from workers.events import Event, iso
@@ -73,6 +73,7 @@ class FireBook:
             self._services.judge(fire)
             self._check_time(event, fire, now)
         account.judge(fire, by_service=by_service)
+        account.check_closed([fire], None if kind == "enqueued" else str(event.get("reason")))
 
     def miss(self, event: Event) -> None:
         """Take in a range of missed fire times."""
@@ -82,7 +83,7 @@ class FireBook:
             return
         self._missed += int(event["count"])
         account = self._account(schedule_id, first - 1)
-        account.miss(first, last, int(event["count"]), is_more=bool(event.get("is_more")))
+        account.miss(first, last, int(event["count"]), str(event["reason"]), is_more=bool(event.get("is_more")))
 
     def set_clock(self, event: Event) -> None:
         """Take in a `clock_jumped`: what only a wrong clock had called missed may come again."""
@@ -219,7 +220,7 @@ class _Account:
         elif self._owed.pop(fire, None) is None:
             self._check_fire(fire, by_service=by_service)
 
-    def miss(self, first: int, last: int, count: int, *, is_more: bool) -> None:
+    def miss(self, first: int, last: int, count: int, reason: str, *, is_more: bool) -> None:
         """Note that the fire times from `first` to `last` were missed."""
         if self._schedule is not None and not is_more:
             found = self._walk_through(first, last)
@@ -228,6 +229,8 @@ class _Account:
                 self._ledger.violate("G3", f"{text} its expression has {len(found)}")
             elif not found:
                 self._ledger.violate("G3", f"`{self._id}` has no fire time from {_iso(first)} to {_iso(last)}")
+            if reason in CLOSED and not is_more:
+                self.check_closed(found, reason)
             if any(fire in self.judged or _holds(self.missed, fire) for fire in found):
                 text = f"a missed fire time of `{self._id}` from {_iso(first)} to {_iso(last)} has its verdict already"
                 self._ledger.violate("G1", text)
@@ -242,6 +245,15 @@ class _Account:
         if len(self.missed) > 1 and first < self.missed[-2][0]:
             self.missed.sort()
         self.watermark, self.latest = max(self.watermark, last), max(self.latest, last)
+
+    def check_closed(self, fires: list[int], reason: str | None) -> None:
+        """A schedule runs at no fire time that its definition closes, and is skipped for that reason at no other."""
+        schedule = self._schedule
+        for fire in fires if schedule is not None and (schedule.blackout or reason in CLOSED) else ():
+            why = schedule.closed(datetime.fromtimestamp(fire, UTC)) if schedule is not None else None
+            if why != (reason if reason in CLOSED else None):
+                text = f"is judged as {reason or 'enqueued'}, and by its definition it is {why or 'open'}"
+                self._ledger.violate("G3", f"fire time {_iso(fire)} of `{self._id}` {text}")
 
     def set_back(self, since: int) -> None:
         """Go on from `since` if that is earlier than where it stands."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from scheduler.schedule_model import CLOSED
 from workers.events import Event
 
 from .report import Ledger, Place
@@ -17,7 +18,7 @@ __all__ = ["PolicyBook"]
 
 # Times that a request names are compared with those of other processes on one machine, and a clock may be slewed.
 _SLACK_S = 1.0
-_SKIPS = ("overlap", "max_queued", "start_deadline")
+_SKIPS = ("overlap", "max_queued", "start_deadline", *CLOSED)
 
 
 class _Terms(msgspec.Struct):
