@@ -43,7 +43,7 @@ NOW = datetime(2026, 11, 24, 12, 0, 30, tzinfo=UTC)
 DAG = 'id: d\nparams: {n: 1}\ntasks:\n  - {id: t, run: ["true"]}\n'
 
 
-def schedule(cron: str, name: str = "it", **keys: Any) -> Schedule:
+def schedule(cron: str | list[str], name: str = "it", **keys: Any) -> Schedule:
     return schedule_from({"id": name, "cron": cron, "dag": "dags/d.yaml", **keys})
 
 
@@ -143,6 +143,15 @@ def test_two_day_fields_are_told_to_mean_either(text: str, write: str | list[str
     [slip] = slips_of(either_day, text)
     assert (slip.rule, slip.write) == ("either-day", write)
     assert slip.message == f"either day is enough: `{text}` fires {parse_cron(text).explain()}"
+
+
+@pytest.mark.parametrize("text", ["0 0 13 * FRI", "0 0 8-14 * MON,TUE", "0 0 L * SUN"])
+def test_the_two_expressions_that_are_proposed_can_be_loaded_and_fire_as_the_one_does(text: str) -> None:
+    [slip] = slips_of(either_day, text)
+    both = schedule(json.loads(json.dumps(slip.write)))
+    until = NOW + timedelta(days=800)
+    assert list(both.fires.between(NOW, until)) == list(parse_cron(text).between(NOW, until))
+    assert all(not slips_of(either_day, each) for each in both.expressions)
 
 
 @pytest.mark.parametrize("text", ["0 0 13 * *", "0 0 * * FRI", "0 0 ? * FRI", "0 0 */2 * FRI", "@every 2d"])
@@ -477,6 +486,29 @@ def test_a_timeout_that_runs_exceed_is_told_with_what_they_took() -> None:
     assert list(short_limits(schedule("@daily"), taken)) == []
 
 
+def test_a_deadline_that_runs_exceed_is_told_beside_a_timeout_that_leaves_room() -> None:
+    taken = Durations(120, 20.0, 41.26, 55.0)
+    [found] = short_limits(schedule("@daily", deadline="40s", timeout="10m"), taken)
+    assert found.message == "`deadline: 40s` is shorter than the runs take: 5 % of 120 took 41s or longer"
+    assert (found.rule, found.at, found.write) == ("short-deadline", ("deadline",), {"deadline": "2m"})
+    assert list(short_limits(schedule("@daily", deadline="42s"), taken)) == []
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ({"overlap": "replace"}, "each run is ended by the next, and none succeeds"),
+        (
+            {"overlap": "queue", "max_queued": 3},
+            "3 runs wait at all times, and every second fire time is skipped",
+        ),
+    ],
+)
+def test_what_follows_from_runs_that_are_too_long_is_told_as_the_policy_has_it(keys: dict[str, Any], told: str) -> None:
+    [found] = certain_overlap(schedule("*/5 * * * *", **keys), Durations(40, 400.0, 500.0, 600.0), NOW)
+    assert found.message.endswith(f": {told}")
+
+
 @pytest.mark.parametrize(
     ("cron", "overlap", "p50_s", "told", "write"),
     [
@@ -557,7 +589,13 @@ def test_a_herd_of_periods_is_told_and_those_of_another_period_are_not_part_of_i
 def test_a_herd_that_cannot_be_spread_is_told_once_without_a_text_to_write() -> None:
     [found] = herd(many(12, "* * * * *"), NOW, 3)
     assert (found.write, len(found.schedules)) == ({}, 12)
-    assert found.mend == "let some of them fire less often, or raise SCHED_MAX_PARALLEL"
+    assert found.mend == "spread them by `jitter`, let some of them fire less often, or raise SCHED_MAX_PARALLEL"
+
+
+def test_a_jitter_of_a_minute_or_more_has_spread_a_herd() -> None:
+    assert list(herd(many(12, "* * * * *", jitter="1m"), NOW, 3)) == []
+    [found] = herd([*many(12, "* * * * *", jitter="59s"), schedule("* * * * *", "spread", jitter="10m")], NOW, 3)
+    assert len(found.schedules) == 12
 
 
 @settings(max_examples=25, deadline=None)

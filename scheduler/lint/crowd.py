@@ -20,6 +20,7 @@ __all__ = ["duplicate", "herd"]
 
 _LEAST = 10
 _AHEAD = timedelta(days=7)
+_MINUTE = timedelta(minutes=1)
 
 
 class _Alike(NamedTuple):
@@ -33,10 +34,10 @@ def herd(schedules: Sequence[Schedule], now: datetime, max_parallel: int) -> Ite
     """Yield a finding for each minute of the coming week with more fire times than workers, and more than ten.
 
     A schedule is told once, with the fullest minute it is part of, if its minute can be spread by `H`. What is left
-    that cannot be spread is told once, with its fullest minute.
+    that cannot be spread is told once, with its fullest minute. A `jitter` of a minute or more has spread it already.
     """
     limit = max(_LEAST, max_parallel)
-    groups = _alike(schedules)
+    groups = _alike([each for each in schedules if each.jitter is None or each.jitter < _MINUTE])
     at_minute = _minutes(groups, now)
     counts = {minute: sum(len(groups[each].members) for each in inside) for minute, inside in at_minute.items()}
     crowded = sorted((minute for minute in counts if counts[minute] > limit), key=lambda each: (-counts[each], each))
@@ -117,7 +118,7 @@ def _left(
         schedule for each in at_minute[minute] if not groups[each].is_movable for schedule in groups[each].members
     ]
     message = f"{_crowd(fixed[minute], minute, max_parallel)}: {_named(members)}"
-    mend = "let some of them fire less often, or raise SCHED_MAX_PARALLEL"
+    mend = "spread them by `jitter`, let some of them fire less often, or raise SCHED_MAX_PARALLEL"
     yield _of_all(about(members[0], ("cron", 0), "herd", message, mend), members)
 
 

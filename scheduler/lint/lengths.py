@@ -35,7 +35,7 @@ def short_limits(schedule: Schedule, durations: Durations) -> Iterator[Finding]:
 
 
 def _limits(schedule: Schedule) -> dict[str, Duration | None]:
-    return {"timeout": schedule.timeout}
+    return {"timeout": schedule.timeout, "deadline": schedule.deadline}
 
 
 def limit_too_short(limit_s: float, durations: Durations) -> float | None:
@@ -60,9 +60,11 @@ def certain_overlap(schedule: Schedule, durations: Durations, now: datetime) -> 
     if durations.p50_s <= usual:
         return
     times = math.ceil(durations.p50_s / usual)
-    consequence = _CONSEQUENCES[schedule.overlap].format(
+    bound = "" if schedule.max_queued is None else "-bounded"
+    consequence = _CONSEQUENCES[f"{schedule.overlap}{bound}"].format(
         skipped="every second fire time is" if times == 2 else f"{times - 1} of {times} fire times are",
         growth=_growth(usual, durations.p50_s),
+        waiting=schedule.max_queued,
     )
     message = (
         f"it fires every {_text(usual)} and half of {durations.count} runs took {_text(durations.p50_s)} or longer:"
@@ -82,6 +84,7 @@ def certain_overlap(schedule: Schedule, durations: Durations, now: datetime) -> 
 _CONSEQUENCES = {
     "skip": "{skipped} skipped",
     "queue": "the queue grows without bound, by {growth}",
+    "queue-bounded": "{waiting} runs wait at all times, and {skipped} skipped",
     "replace": "each run is ended by the next, and none succeeds",
 }
 

@@ -32,6 +32,7 @@ RULES = (
     "idle-window",
     "catchup-flood",
     "short-timeout",
+    "short-deadline",
     "certain-overlap",
 )
 
