@@ -48,6 +48,10 @@ class Cancels:
             self._pending.pop(run_id, None)
             self._told.pop(run_id, None)
 
+    def is_pending(self) -> bool:
+        """Say whether the end of an open run is asked for."""
+        return bool(self._pending)
+
     def has_waiting(self) -> bool:
         """Say whether a run that waits is to be closed."""
         return any(run.status == "queued" for run in self._open())

@@ -15,19 +15,23 @@ import time_machine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from scheduler.cancels import Cancels
 from scheduler.durations import Durations
 from scheduler.forecast import Choose, Ending, Outcome, Plan, drawn_from, play, simulate
 from scheduler.forecast.choice import length_at
 from scheduler.judge import due
+from scheduler.limits import Limits, Tenant
+from scheduler.matrix import expand
 from scheduler.reload import record_configuration
 from scheduler.run_queue import RunQueue
+from scheduler.run_timers import RunTimers, timer_events
 from scheduler.schedule_rules import schedule_from
 from scheduler.schedules import Configuration
 from scheduler.state_store import StateStore
 from scheduler.ticker import Ticker
 from workers.event_log import EventLog
 from workers.events import Event
-from workers.run_request import RunRequest, next_attempt, run_fields
+from workers.run_request import RunRequest, cancel_text, next_attempt, run_fields
 from workers.segments import LogReader
 
 MIDNIGHT = datetime(2026, 10, 12, tzinfo=UTC)
@@ -36,7 +40,8 @@ VERDICTS = ("schedule_enqueued", "schedule_skipped", "schedule_missed")
 
 
 def plan_of(*entries: dict[str, Any], days: float = 1, workers: int = 2, **fields: Any) -> Plan:
-    schedules = [schedule_from({"dag": "dags/d.yaml", **entry}) for entry in entries]
+    read = [schedule_from({"dag": "dags/d.yaml", **entry}) for entry in entries]
+    schedules = [each for schedule in read for each in expand(schedule)]
     return Plan(schedules, MIDNIGHT, MIDNIGHT + timedelta(days=days), workers, **fields)
 
 
@@ -74,7 +79,7 @@ class Live:
         with time_machine.travel(now, tick=False) as clock:
             while now < self._plan.until:
                 self._step(now)
-                now += timedelta(seconds=STEP_S)
+                now = self._next(now)
                 clock.move_to(now)
         self._stop()
         self._workers.close()
@@ -84,32 +89,68 @@ class Live:
         finally:
             reader.close()
 
+    def _next(self, now: datetime) -> datetime:
+        """Return the next step, or what comes before it: an end of a run, or something that was due at a time."""
+        times = [now.timestamp() // STEP_S * STEP_S + STEP_S, self._work[0][0] if self._work else None]
+        if self._store is not None:
+            times += [self._queue.next_wake(), self._timers.next_wake()]
+        return datetime.fromtimestamp(min(at for at in times if at is not None), UTC)
+
     def _step(self, now: datetime) -> None:
         while self._work and self._work[0][0] <= now.timestamp():
             _, _, request, ending = heapq.heappop(self._work)
-            end = {"event": "run_finished", **run_fields(request), "status": ending.status}
-            end |= next_attempt(request, ending.status, now)
-            self._workers.append(end)
+            self._end(request, ending.status, now, duration_s=ending.duration_s)
         if any(stop <= now < start for stop, start in self._plan.downtimes):
             self._stop()
             return
         if self._store is None:
             self._start(now)
         assert self._store
+        self._store.refresh()
         self._ticker.tick(now, self._late_reason)
         self._late_reason = "late"
-        self._store.refresh()
+        self._dispatch(now)
+        while self._ticker.follow(now):
+            self._dispatch(now)
+
+    def _dispatch(self, now: datetime) -> None:
+        self._close(now)
         self._queue.wake(now.timestamp())
         while len(self._work) < self._plan.workers and self._hand_out(now):
             pass
 
+    def _end(self, request: RunRequest, status: str, now: datetime, **fields: Any) -> None:
+        end = {"event": "run_finished", **run_fields(request), "status": status, **fields}
+        self._workers.append(end | next_attempt(request, status, now))
+
+    def _close(self, now: datetime) -> None:
+        """Do as the dispatcher does, and as the worker that gets a signal."""
+        store, due = self._store, self._timers.due(now.timestamp())
+        assert store
+        store.commit(lambda _: list(self._cancels.ends()))
+        cancelled = {name: run.cancel for name, run in store.history.runs.items() if run.cancel is not None}
+        for each in sorted(each for each in self._work if each[2]["run_id"] in cancelled):
+            self._work.remove(each)
+            reason = cancel_text(cancelled[each[2]["run_id"]] or {})
+            lasted_s = now.timestamp() - (each[0] - each[3].duration_s)
+            self._end(each[2], "cancelled", now, reason=reason, duration_s=lasted_s)
+        heapq.heapify(self._work)
+        store.refresh()
+        store.commit(lambda history: list(timer_events(history, due, now)))
+        self._timers.drop(due)
+
     def _start(self, now: datetime) -> None:
         store = self._store = StateStore(EventLog(self._log, fsync="off"))
         store.refresh()
-        self._queue = RunQueue()
-        self._queue.load(store.history.runs.values())
+        self._queue = RunQueue(self._plan.limits)
+        self._timers, self._cancels = RunTimers(), Cancels(store.history, 0.0)
+        for part in (self._queue, self._timers, self._cancels):
+            part.load(store.history.runs.values())
         store.follow(lambda event: self._queue.follow(event, store.history.runs.get(str(event.get("run_id")))))
-        record_configuration(store, Configuration("s", list(self._plan.schedules), [], (), ()), now)
+        store.follow(self._timers.follow)
+        store.follow(self._cancels.follow)
+        limits = self._plan.limits
+        record_configuration(store, Configuration("s", list(self._plan.schedules), [], (), (), limits=limits), now)
         self._ticker = Ticker(store, self._plan.schedules, now)
         self._late_reason = "down"
 
@@ -138,8 +179,9 @@ class Live:
 def told(events: list[Event]) -> list[tuple[Any, ...]]:
     """Return verdicts, starts and ends as they follow each other, in what was decided."""
     keys = ("event", "schedule_id", "minute", "run_id", "attempt", "reason", "open_run", "from", "to", "count")
-    keys += ("catchup", "status", "next_attempt", "retry_at")
-    names = (*VERDICTS, "run_started", "run_finished", "schedules_loaded")
+    keys += ("catchup", "status", "next_attempt", "retry_at", "by", "deadline", "start_by", "not_before", "waiting")
+    names = (*VERDICTS, "run_started", "run_finished", "schedules_loaded", "limits_loaded")
+    names += ("run_requested", "cancel_requested", "deadline_missed")
     return [tuple(event.get(key) for key in keys) for event in events if event["event"] in names]
 
 
@@ -155,9 +197,22 @@ VARIED = [
     {"id": "hashed", "cron": "H H * * MON-FRI", "catchup": "latest"},
     {"id": "off", "cron": "* * * * *", "enabled": False},
 ]
+LATE = {"start_deadline": "6m", "deadline": "12m", "on_deadline": "dags/page.yaml"}
+POLICIES = [
+    {"id": "replaced", "cron": "*/6 * * * *", "overlap": "replace", "priority": 5},
+    {"id": "bounded", "cron": "*/4 * * * *", "overlap": "queue", "max_queued": 1, "pool": "small", **LATE},
+    {"id": "spread", "cron": ["11 * * * *", "0 5 * * MON"], "jitter": "3m", "deadline": "5m", "priority": -20},
+    {"id": "period", "every": "25m", "at": ["2026-10-20T10:00:20Z"], "overlap": "allow", "tenant": "other"},
+    {"id": "grid", "cron": "45 */2 * * *", "matrix": {"n": [1, 2, 3]}, "pool": "small"},
+    {"id": "some", "cron": "*/15 * * * *", "catchup": "all", "overlap": "allow", "catchup_max": 3, "tenant": "other"},
+    {"id": "follows", "after": ["often", {"schedule": "both", "status": "any"}], "overlap": "queue", "max_queued": 3},
+    {"id": "pages", "after": {"schedule": "queued", "status": "failed"}, "start_deadline": "20m"},
+    {"id": "closed", "cron": "*/10 * * * *", "blackout": {"cron": "5 */3 * * *", "duration": "50m", "then": "defer"}},
+]
+LIMITS = Limits(pools={"small": 1}, tenants={"other": Tenant(max_parallel=2, weight=2)})
 
 
-@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("workers", [2, 6])
 def test_a_month_is_forecast_event_by_event_as_the_service_lives_it(tmp_path: Path, workers: int) -> None:
     at = MIDNIGHT + timedelta(seconds=40)
     downtimes = tuple(
@@ -165,7 +220,7 @@ def test_a_month_is_forecast_event_by_event_as_the_service_lives_it(tmp_path: Pa
         for day, minutes, length in ((3, 100, 3), (9, 700, 55), (13, 55, 200), (20, 0, 1500))
     )
     # The clocks of Paris go back on October 25, those of New York on November 1.
-    plan = plan_of(*VARIED, days=30, workers=workers, downtimes=downtimes)
+    plan = plan_of(*VARIED, *POLICIES, days=30, workers=workers, downtimes=downtimes, limits=LIMITS)
     lived = told(Live(tmp_path / "log.jsonl", plan, dice).run())
     foreseen = told(events_of(plan, dice))
     assert foreseen == lived
@@ -173,6 +228,10 @@ def test_a_month_is_forecast_event_by_event_as_the_service_lives_it(tmp_path: Pa
     assert {("schedule_missed", reason) for reason in ("down", "catchup_window", "superseded")} <= kinds.keys()
     assert kinds["schedule_skipped", "overlap"] > 100
     assert sum(1 for each in lived if each[12]) > 100  # further attempts
+    assert min(kinds["schedule_skipped", reason] for reason in ("max_queued", "deferred")) > 10
+    assert kinds["run_finished", "start_deadline"] > 10
+    assert min(Counter(each[0] for each in lived)[name] for name in ("cancel_requested", "deadline_missed")) > 10
+    assert {each[1] for each in lived if each[0] == "run_started"} >= {"follows", "pages", "closed", None}
 
 
 # -- properties --------------------------------------------------------------------------------------------------------
@@ -300,3 +359,16 @@ def test_a_schedule_without_history_takes_what_is_assumed_or_its_timeout() -> No
     request: RunRequest = {"schedule_id": "a", "run_id": "a.1", "attempt": 1}
     assert choose(request) == Ending(60.0)
     assert choose({**request, "timeout_s": 20.0}) == Ending(20.0)
+
+
+def test_figures_of_deadlines_and_of_runs_that_are_cancelled_are_those_one_counts_by_hand() -> None:
+    late = {"id": "a", "cron": "0 * * * *", "deadline": "2m", "on_deadline": "dags/page.yaml"}
+    hopeless = {"id": "b", "cron": "0 * * * *", "start_deadline": "1m"}
+    plan = plan_of(late, hopeless, days=1 / 24, workers=1)
+    outcome = simulate(plan, lasting(300))
+    assert (outcome.schedules["a"].deadline_misses, outcome.deadline_misses) == (1, 1)
+    assert outcome.schedules["b"].cancelled == {"start_deadline": 1}
+    assert outcome.schedules["(on_deadline)"].runs == 1
+    replaced = plan_of({"id": "r", "cron": "*/10 * * * *", "overlap": "replace"}, days=1 / 24, workers=3)
+    outcome = simulate(replaced, lasting(900))
+    assert (outcome.runs, dict(outcome.cancelled), outcome.running_at_end) == (6, {"replaced": 5}, 1)

@@ -59,8 +59,9 @@ class Comparison(NamedTuple):
 def compare(old: Forecast, new: Forecast) -> Comparison:
     """Compare two forecasts of one span, one number of workers and the same durations.
 
-    Worse is: more missed deadlines, more fire times that never run (skipped or missed), more runs that wait at the
-    end, a p95 wait of all runs that is greater by 10 % and a second, or of one schedule in both by 10 % and a minute.
+    Worse is: more missed deadlines, more fire times that never run (skipped, missed, or too late to start), more runs
+    that give way to the next, more that wait at the end, a p95 wait of all runs that is greater by 10 % and a second,
+    or of one schedule in both by 10 % and a minute.
     """
     names = sorted(old.outcome.schedules.keys() | new.outcome.schedules.keys())
     pairs = [Difference(name, _measures(old.outcome, name), _measures(new.outcome, name)) for name in names]
@@ -76,7 +77,7 @@ def _measures(outcome: Outcome, name: str) -> Measures | None:
 
 
 def _lost(figures: ScheduleFigures) -> int:
-    return figures.skipped.total() + figures.missed.total()
+    return figures.skipped.total() + figures.missed.total() + figures.cancelled["start_deadline"]
 
 
 def _p95_s(waits_s: Iterable[float]) -> float:
@@ -87,6 +88,7 @@ def _worse_in_all(old: Outcome, new: Outcome) -> Iterable[str]:
     counts = (
         ("deadlines missed", old.deadline_misses, new.deadline_misses),
         ("fire times that never run", _all_lost(old), _all_lost(new)),
+        ("runs that give way to the next", old.cancelled["replaced"], new.cancelled["replaced"]),
         ("runs that wait at the end", old.waiting_at_end, new.waiting_at_end),
     )
     for what, before, after in counts:

@@ -26,7 +26,7 @@ def drawn_from(durations: Mapping[str, Durations], assumed_s: float) -> Choose:
     """
 
     def choose(request: RunRequest) -> Ending:
-        known = durations.get(request["schedule_id"])
+        known = durations.get(request.get("schedule_id") or "")
         if known is None:
             limit_s = request.get("timeout_s")
             return Ending(assumed_s if limit_s is None else min(assumed_s, limit_s))

@@ -13,19 +13,23 @@ from typing import Any
 from scheduler.history import epoch
 from workers.events import Event
 
-__all__ = ["Outcome", "ScheduleFigures", "quantile"]
+__all__ = ["ON_DEADLINE", "Outcome", "ScheduleFigures", "quantile"]
+
+# What the runs of `on_deadline` are counted as; no schedule has such an id.
+ON_DEADLINE = "(on_deadline)"
 
 
 class ScheduleFigures:
     """What becomes of one schedule. `waits_s` are the waits of its attempts, `busy_s` is the time on workers."""
 
-    __slots__ = ("busy_s", "deadline_misses", "missed", "runs", "skipped", "timeouts", "waits_s")
+    __slots__ = ("busy_s", "cancelled", "deadline_misses", "missed", "runs", "skipped", "timeouts", "waits_s")
 
     def __init__(self) -> None:
         self.runs = self.timeouts = self.deadline_misses = 0
         self.busy_s = 0.0
         self.skipped: Counter[str] = Counter()
         self.missed: Counter[str] = Counter()
+        self.cancelled: Counter[str] = Counter()
         self.waits_s = array("d")
 
     def as_json(self) -> dict[str, Any]:
@@ -35,6 +39,7 @@ class ScheduleFigures:
             "wait_s": waits_as_json(sorted(self.waits_s)),
             "skipped": dict(self.skipped),
             "missed": dict(self.missed),
+            "cancelled": dict(self.cancelled),
             "deadline_misses": self.deadline_misses,
             "timeouts": self.timeouts,
             "busy_s": round(self.busy_s, 3),
@@ -58,7 +63,6 @@ class Outcome:
         self.deepest, self.due = array("l", bytes(8 * minutes)), array("l", bytes(8 * minutes))
         self.waiting_at_end = self.running_at_end = 0
         self._ready_s: dict[str, tuple[float, str]] = {}
-        self._deadline_s: dict[str, float] = {}
         self._running: dict[str, tuple[float, str]] = {}
         self._at_s = self._begin_s
 
@@ -107,6 +111,11 @@ class Outcome:
         return sum((each.missed for each in self.schedules.values()), Counter())
 
     @property
+    def cancelled(self) -> Counter[str]:
+        """How many runs were too late to start (`start_deadline`), or gave way to the next one (`replaced`)."""
+        return sum((each.cancelled for each in self.schedules.values()), Counter())
+
+    @property
     def deadline_misses(self) -> int:
         """How many runs had not ended by their deadline."""
         return sum(each.deadline_misses for each in self.schedules.values())
@@ -135,7 +144,7 @@ class Outcome:
         self._at_s = now_s
 
     def _of(self, event: Event) -> ScheduleFigures:
-        name = event["schedule_id"]
+        name = _name(event)
         found = self.schedules.get(name)
         if found is None:
             found = self.schedules[name] = ScheduleFigures()
@@ -146,10 +155,7 @@ class Outcome:
         self.due[int(now_s - self._begin_s) // 60] += 1
         not_before = event.get("not_before")
         ready_s = max(now_s, float(epoch(not_before))) if not_before else now_s
-        self._ready_s[event["run_id"]] = (ready_s, event["schedule_id"])
-        deadline = event.get("deadline_at")
-        if deadline:
-            self._deadline_s[event["run_id"]] = float(epoch(deadline))
+        self._ready_s[event["run_id"]] = (ready_s, _name(event))
 
     def _started(self, event: Event, now_s: float) -> None:
         ready_s, name = self._ready_s.pop(event["run_id"])
@@ -166,15 +172,23 @@ class Outcome:
         figures.timeouts += event.get("status") == "timeout"
         if event.get("next_attempt"):
             retry_at = event.get("retry_at")
-            self._ready_s[run_id] = (float(epoch(retry_at)) if retry_at else now_s, event["schedule_id"])
-        elif run_id in self._deadline_s:
-            figures.deadline_misses += now_s > self._deadline_s.pop(run_id)
+            self._ready_s[run_id] = (float(epoch(retry_at)) if retry_at else now_s, _name(event))
+        if event.get("status") == "cancelled":
+            figures.cancelled["start_deadline" if event.get("reason") == "start_deadline" else "replaced"] += 1
+
+    def _deadline_missed(self, event: Event, _: float) -> None:
+        self._of(event).deadline_misses += 1
 
     def _skipped(self, event: Event, _: float) -> None:
         self._of(event).skipped[str(event.get("reason"))] += 1
 
     def _missed(self, event: Event, _: float) -> None:
         self._of(event).missed[str(event.get("reason"))] += int(event["count"])
+
+
+def _name(event: Event) -> str:
+    """Return whose run it is; that of a deadline's DAG is no schedule's."""
+    return str(event.get("schedule_id") or ON_DEADLINE)
 
 
 def quantile(ordered: Sequence[float], percent: int) -> float:
@@ -203,6 +217,8 @@ def _minutes(start_s: float, end_s: float) -> Iterator[tuple[int, float]]:
 
 _STEPS = {
     "schedule_enqueued": Outcome._enqueued,
+    "run_requested": Outcome._enqueued,
+    "deadline_missed": Outcome._deadline_missed,
     "schedule_skipped": Outcome._skipped,
     "schedule_missed": Outcome._missed,
     "run_started": Outcome._started,

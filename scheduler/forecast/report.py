@@ -43,6 +43,7 @@ class Forecast(NamedTuple):
             "long_waits": sum(wait_s > LONG_S for wait_s in waits_s),
             "skipped": dict(outcome.skipped),
             "missed": dict(outcome.missed),
+            "cancelled": dict(outcome.cancelled),
             "deadline_misses": outcome.deadline_misses,
             "timeouts": sum(each.timeouts for each in outcome.schedules.values()),
             "utilisation": round(outcome.utilisation, 4),
@@ -61,7 +62,7 @@ class Forecast(NamedTuple):
 
 
 def _badness(figures: ScheduleFigures) -> tuple[int, int, float]:
-    lost = figures.skipped.total() + figures.missed.total()
+    lost = figures.skipped.total() + figures.missed.total() + figures.cancelled["start_deadline"]
     return figures.deadline_misses, lost, max(figures.waits_s, default=0.0)
 
 

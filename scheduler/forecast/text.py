@@ -61,6 +61,7 @@ def _summary(forecast: Forecast, waits_s: Sequence[float]) -> str:
     long = sum(wait_s > LONG_S for wait_s in waits_s)
     found = [f"{_count(long, 'run')} {'waits' if long == 1 else 'wait'} more than a minute"] if long else []
     found += [f"{_count(count, 'fire time')} {how}" for how, count in _lost(forecast) if count]
+    found += [f"{_count(count, 'run')} {how}" for how, count in _cancelled(forecast) if count]
     if outcome.deadline_misses:
         found.append(f"{_count(outcome.deadline_misses, 'deadline')} missed")
     if outcome.waiting_at_end > outcome.workers:
@@ -72,6 +73,11 @@ def _lost(forecast: Forecast) -> list[tuple[str, int]]:
     return [("skipped", forecast.outcome.skipped.total()), ("missed", forecast.outcome.missed.total())]
 
 
+def _cancelled(forecast: Forecast) -> list[tuple[str, int]]:
+    cancelled = forecast.outcome.cancelled
+    return [("too late to start", cancelled["start_deadline"]), ("cut off by the next", cancelled["replaced"])]
+
+
 def _facts(forecast: Forecast, waits_s: Sequence[float]) -> list[str]:
     outcome = forecast.outcome
     p50, p95, longest = _spans(waits_s)
@@ -81,7 +87,7 @@ def _facts(forecast: Forecast, waits_s: Sequence[float]) -> list[str]:
     if deepest:
         queue += f", {outcome.minute(outcome.deepest.index(deepest)):%a %d %b %H:%M} UTC"
     lines.append(f"workers     {outcome.utilisation:.0%} busy{queue}")
-    for title, reasons in (("skipped", outcome.skipped), ("missed", outcome.missed)):
+    for title, reasons in (("skipped", outcome.skipped), ("missed", outcome.missed), ("cancelled", outcome.cancelled)):
         if reasons:
             lines.append(f"{title:<11} {_reasons(reasons)}")
     timeouts = sum(each.timeouts for each in outcome.schedules.values())
