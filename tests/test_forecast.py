@@ -199,19 +199,20 @@ VARIED = [
 ]
 LATE = {"start_deadline": "6m", "deadline": "12m", "on_deadline": "dags/page.yaml"}
 POLICIES = [
-    {"id": "replaced", "cron": "*/6 * * * *", "overlap": "replace", "priority": 5},
-    {"id": "bounded", "cron": "*/4 * * * *", "overlap": "queue", "max_queued": 1, "pool": "small", **LATE},
+    {"id": "replaced", "cron": "*/12 * * * *", "overlap": "replace", "priority": 5},
+    {"id": "bounded", "cron": "*/8 * * * *", "overlap": "queue", "max_queued": 1, "pool": "small", **LATE},
     {"id": "spread", "cron": ["11 * * * *", "0 5 * * MON"], "jitter": "3m", "deadline": "5m", "priority": -20},
     {"id": "period", "every": "25m", "at": ["2026-10-20T10:00:20Z"], "overlap": "allow", "tenant": "other"},
     {"id": "grid", "cron": "45 */2 * * *", "matrix": {"n": [1, 2, 3]}, "pool": "small"},
     {"id": "some", "cron": "*/15 * * * *", "catchup": "all", "overlap": "allow", "catchup_max": 3, "tenant": "other"},
     {"id": "follows", "after": ["often", {"schedule": "both", "status": "any"}], "overlap": "queue", "max_queued": 3},
     {"id": "pages", "after": {"schedule": "queued", "status": "failed"}, "start_deadline": "20m"},
-    {"id": "closed", "cron": "*/10 * * * *", "blackout": {"cron": "5 */3 * * *", "duration": "50m", "then": "defer"}},
+    {"id": "closed", "cron": "*/20 * * * *", "blackout": {"cron": "5 */3 * * *", "duration": "50m", "then": "defer"}},
 ]
 LIMITS = Limits(pools={"small": 1}, tenants={"other": Tenant(max_parallel=2, weight=2)})
 
 
+@pytest.mark.timeout(600)  # a month takes its time on a busy machine
 @pytest.mark.parametrize("workers", [2, 6])
 def test_a_month_is_forecast_event_by_event_as_the_service_lives_it(tmp_path: Path, workers: int) -> None:
     at = MIDNIGHT + timedelta(seconds=40)

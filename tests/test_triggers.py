@@ -136,8 +136,8 @@ TIME = "write ISO 8601 in whole seconds, such as `2026-11-23T09:00:00`, with an 
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({}, "nothing says when it fires; write `cron`, `every` or `at`"),
-        ({"cron": []}, "nothing says when it fires; write `cron`, `every` or `at`"),
+        ({}, "nothing says when it fires; write `cron`, `every`, `at`, `after` or `on_file`"),
+        ({"cron": []}, "nothing says when it fires; write `cron`, `every`, `at`, `after` or `on_file`"),
         ({"every": "0.5s"}, "`every: 500ms` is too short; allowed: 1s and longer"),
         (
             {"every": "soon"},
