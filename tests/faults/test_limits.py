@@ -168,6 +168,7 @@ def test_a_service_without_descriptors_stays_and_works_again_afterwards(
             wait_for(
                 lambda old=old: old.pid in {event["worker_pid"] for event in service.events("worker_exited")},
                 what="news of the worker",
+                timeout=40,
             )
         began = time.monotonic()
         wait_for(lambda: len([each for each in service.workers(supervisor) if is_running(each.pid)]) == 2, timeout=40)
