@@ -45,6 +45,8 @@ def _rows(schedule: Schedule, now: datetime, count: int | None, until: datetime 
         times = {"fire_time": fire.isoformat(), "utc": utc.isoformat(), "in_s": round((utc - now).total_seconds(), 1)}
         closed = schedule.closed(utc)
         remarks = [f"not run: {closed}"] if closed is not None else []
+        if moved := schedule.moved_from(utc):
+            remarks.append(f"in place of {' and '.join(f'{day:%a %Y-%m-%d}' for day in moved)}, a holiday")
         remarks += filter(None, [remark_on(schedule, fire)])
         yield {**row, **times, "remark": "; ".join(remarks) or None}
     if is_silent and count != 0:

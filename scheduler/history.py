@@ -21,7 +21,7 @@ from .checkpoint import checkpoint_lines, run_of, states_of
 from .event_lines import in_lines
 from .limits import Limits
 from .open_runs import Run, number
-from .verdicts import ScheduleState
+from .verdicts import ScheduleState, calendar_of
 
 __all__ = ["History", "Run", "ScheduleState", "epoch"]
 
@@ -48,6 +48,7 @@ class History:
         self.supervisor: Event | None = None
         self.faults: list[Event] = []
         self.limits = Limits()
+        self.calendars: dict[str, dict[str, Any]] = {}
         self.arrivals = Arrivals()
         self.unusable = 0
         self.events_since_checkpoint = 0
@@ -107,6 +108,10 @@ class History:
         """Yield the events from which `apply` rebuilds this state: they open a new segment."""
         if self.limits != Limits():
             yield {"event": "checkpoint", "limits": self.limits.as_event()}
+        used = {calendar_of(state.spec) for state in self.schedules.values()}
+        self.calendars = {name: record for name, record in self.calendars.items() if name in used}
+        for records in in_lines(self.calendars.items()):
+            yield {"event": "checkpoint", "calendars": dict(records)}
         yield from checkpoint_lines(self.supervisor, self.faults, self.runs.values(), self.schedules)
         for rows in in_lines(self.arrivals.rows()):
             yield {"event": "checkpoint", "arrivals": rows}
@@ -209,6 +214,9 @@ class History:
                 self.arrivals.load({schedule_id: {}})
         self.faults = []
 
+    def _calendars_loaded(self, event: Event) -> None:
+        self.calendars.update(msgspec.convert(event["calendars"], dict[str, dict[str, Any]]))
+
     def _invalid(self, event: Event) -> None:
         if self.faults and self.faults[0].get("load") != event.get("load"):
             self.faults = []
@@ -250,6 +258,8 @@ class History:
             self.faults.append(msgspec.convert(event["fault"], dict[str, Any]))
         elif "limits" in event:
             self._limited(event["limits"])
+        elif "calendars" in event:
+            self._calendars_loaded(event)
         for row in event.get("arrivals", ()):
             self.arrivals.restore(row)
         self.schedules.update(states_of(event))
@@ -269,6 +279,7 @@ _STEPS: dict[str, Callable[[History, Event], None]] = {
     "cancel_requested": History._cancel_requested,
     "deadline_missed": History._deadline_missed,
     "schedules_loaded": History._loaded,
+    "calendars_loaded": History._calendars_loaded,
     "schedule_invalid": History._invalid,
     "limits_loaded": History._limited,
     "clock_jumped": History._clock_jumped,

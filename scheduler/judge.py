@@ -70,7 +70,7 @@ def judge(
     if len(fires) >= _COUNTED:
         return _judge_many(schedule, waiting, now, history, late_reason)
     events: list[Event] = []
-    if schedule.blackout:
+    if schedule.can_close:
         closed = {fire: reason for fire in waiting if (reason := schedule.closed(fire)) is not None}
         waiting = [fire for fire in waiting if fire not in closed]
         events += _shut(schedule, fires, closed, now)

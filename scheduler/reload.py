@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import msgspec
 from workers.errors import Fault, TickpoolError
 from workers.events import Event, iso, utc_timestamp
 
+from .business_days import days_id, record_of
 from .dag_files import Signature
 from .event_lines import in_lines
 from .history import History
@@ -135,9 +136,11 @@ def _set_back(history: History, now: datetime) -> Iterator[Event]:
 
 
 def loaded_events(
-    history: History, schedules: Iterable[Schedule], now: datetime, *, is_whole: bool = True
+    history: History, schedules: Sequence[Schedule], now: datetime, *, is_whole: bool = True
 ) -> Iterator[Event]:
     """Yield the events by which `history` comes to these schedules; unless they are the whole, none is gone.
+
+    What their calendars come to is kept, too: whoever reads the log later may have another version of the package.
 
     A schedule that is new, or fires at other times, starts at now, so nothing is replayed under an expression that was
     not in force. The fire times that its old expression still owed, because nobody was there to judge them, are missed.
@@ -153,6 +156,10 @@ def loaded_events(
             fresh[name] = spec
         elif old != spec:
             edited[name] = spec
+    days = {days_id(schedule.days): schedule.days for schedule in schedules if schedule.days is not None}
+    unknown = {name: record_of(each) for name, each in days.items() if name not in history.calendars}
+    for records in in_lines(unknown.items()):
+        yield {"event": "calendars_loaded", "calendars": dict(records)}
     for name in [*fresh, *removed]:
         yield from _owed(history, name, known.get(name, {}), now)
         for arrival in history.arrivals.due_of(name):
@@ -173,7 +180,7 @@ def _owed(history: History, name: str, spec: dict[str, Any], now: datetime) -> I
     if since is None or not spec.get("enabled"):
         return
     try:
-        old = schedule_from_spec(name, spec)
+        old = schedule_from_spec(name, spec, history.calendars)
         yield from missed_between(old, since, first_since(now), history, "down")
     except (TickpoolError, OSError, ValueError, KeyError) as error:
         # Written by another version, or on a machine with other time zones.

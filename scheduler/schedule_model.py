@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
@@ -15,6 +15,8 @@ from workers.dag import Retries
 from workers.units import Duration
 
 from .blackout import Blackout, Deferring, Period, Repeated, Windows, is_in
+from .business_days import Days, Moved, NthDays, Only, Open, days_id, days_of_record, moving
+from .calendars import CalendarRule
 from .cron import Cron, parse_cron
 from .cron_times import EPOCH
 from .triggers import AnyOf, Every, Never, Times, Trigger, read_time
@@ -38,7 +40,8 @@ ON_TIME = timedelta(seconds=60)
 # Whichever way a run has ended, in `after`.
 ANY_END = "any"
 # Why a schedule does not run at one of its fire times.
-CLOSED = ("blackout", "deferred")
+CLOSED = ("holiday", "blackout", "deferred")
+_STEPS = {"next_business_day": 1, "previous_business_day": -1}
 
 
 class Repeat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -66,7 +69,7 @@ class Schedule(msgspec.Struct, frozen=True, dict=True, forbid_unknown_fields=Tru
     """When to run which DAG, and what to do when that cannot be.
 
     `file` and `line` say where it was read, `project` is the directory its paths start from. `matrix_of` is the id of
-    the entry whose `matrix` made it.
+    the entry whose `matrix` made it, `days` are those that its calendar comes to.
     """
 
     id: str
@@ -76,6 +79,7 @@ class Schedule(msgspec.Struct, frozen=True, dict=True, forbid_unknown_fields=Tru
     at: list[str] = []
     after: str | After | list[str | After] | None = None
     on_file: OnFile | None = None
+    calendar: str | CalendarRule | None = None
     blackout: Blackout | list[Blackout] = []
     timezone: str = "UTC"
     tenant: str = "default"
@@ -99,14 +103,25 @@ class Schedule(msgspec.Struct, frozen=True, dict=True, forbid_unknown_fields=Tru
     pool: str | None = None
     project: str = "."
     matrix_of: str = ""
+    days: Days | None = None
     file: str = ""
     line: int = 0
 
     @functools.cached_property
     def fires(self) -> Trigger:
         """The fire times, in the zone of the datetime that is asked about. Raises InvalidCron, ValueError."""
+        fires, days, rule = self._raw_fires(), self.days, self.calendar_rule
+        if days is not None and rule.numbers:
+            fires = Only(fires, NthDays(days, tuple(rule.numbers)))
+        elif days is not None and rule.on_holiday in _STEPS:
+            fires = moving(fires, days, _STEPS[rule.on_holiday])
         defers = self._windows("defer") if self.blackout else ()
-        return Deferring(self._raw_fires(), defers) if defers else self._raw_fires()
+        if not defers:
+            return fires
+        # What is skipped as a holiday's is not deferred.
+        if days is not None and self._is_closed_on_holidays:
+            return AnyOf((fires, Deferring(Only(fires, Open(days)), defers)))
+        return Deferring(fires, defers)
 
     def _raw_fires(self) -> Trigger:
         if self.upstream or self.on_file is not None:
@@ -143,8 +158,39 @@ class Schedule(msgspec.Struct, frozen=True, dict=True, forbid_unknown_fields=Tru
         """What `every` says. Raises InvalidDuration."""
         return self.every if isinstance(self.every, Repeat | None) else Repeat(Duration.parse(self.every))
 
+    @functools.cached_property
+    def calendar_rule(self) -> CalendarRule:
+        """What `calendar` says; nothing where there is none."""
+        rule = self.calendar
+        return rule if isinstance(rule, CalendarRule) else CalendarRule(name=rule)
+
+    @functools.cached_property
+    def _on_holiday(self) -> str | None:
+        """What becomes of fire times on holidays; None where there are none."""
+        rule = self.calendar_rule
+        return None if rule.numbers else rule.on_holiday or "skip"
+
+    @property
+    def _is_closed_on_holidays(self) -> bool:
+        return self.days is not None and self._on_holiday == "skip"
+
+    def moved_from(self, fire: datetime) -> list[date]:
+        """Return the holidays whose fire times have been moved to this one."""
+        step = _STEPS.get(self.calendar_rule.on_holiday or "")
+        if step is None or self.days is None:
+            return []
+        return Moved(self._raw_fires(), self.days, step).sources(fire.astimezone(self.zone))
+
+    @property
+    def can_close(self) -> bool:
+        """Say whether there may be fire times at which it does not run."""
+        return bool(self.blackout) or self._is_closed_on_holidays
+
     def closed(self, fire: datetime) -> str | None:
-        """Say why the schedule does not run at one of its fire times: `blackout`, `deferred`; None when it does."""
+        """Say why the schedule does not run at one of its fire times, by one of CLOSED; None when it does."""
+        days = self.days
+        if days is not None and self._is_closed_on_holidays and fire.astimezone(self.zone).date() in days.holidays:
+            return "holiday"
         if not self.blackout:
             return None
         if is_in(self._windows("skip"), fire):
@@ -197,6 +243,10 @@ class Schedule(msgspec.Struct, frozen=True, dict=True, forbid_unknown_fields=Tru
             spec["after"] = self.upstream
         if self.on_file is not None:
             spec["on_file"] = {"path": self.on_file.path, "stable_for": str(self.on_file.stable_for)}
+        if self.days is not None:
+            rule = self.calendar_rule
+            spec["calendar"] = {"days": days_id(self.days)}
+            spec["calendar"] |= {"business_day": rule.numbers} if rule.numbers else {"on_holiday": self._on_holiday}
         if self.blackout:
             spec["blackout"] = [msgspec.to_builtins(each, enc_hook=str) for each in self.blackouts]
         return spec
@@ -207,18 +257,24 @@ def timing_of(spec: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in spec.items() if key != "dag"}
 
 
-def schedule_from_spec(schedule_id: str, spec: Mapping[str, Any]) -> Schedule:
+def schedule_from_spec(
+    schedule_id: str, spec: Mapping[str, Any], calendars: Mapping[str, Mapping[str, Any]] | None = None
+) -> Schedule:
     """Return the schedule that a spec on record tells of, as far as its fire times go.
 
-    It, or `fires` of it, raises TickpoolError, ValueError or OSError where the spec is of another version, or of a
-    machine with other time zones.
+    `calendars` are those on record. It, or `fires` of it, raises TickpoolError, LookupError, ValueError or OSError
+    where the spec is of another version, or of a machine with other time zones.
     """
     keys = ("timezone", "enabled", "matrix_of", "every", "at", "on_file", "blackout")
     known = {key: spec[key] for key in keys if key in spec}
     entry = {"id": schedule_id, "cron": spec.get("cron"), "dag": str(spec.get("dag")), **known}
     if spec.get("after"):
         entry["after"] = [{"schedule": name, "status": statuses} for name, statuses in dict(spec["after"]).items()]
-    return msgspec.convert(entry, Schedule, dec_hook=read_duration)
+    calendar = dict(spec.get("calendar", ()))
+    days = None if not calendar else days_of_record((calendars or {})[calendar.pop("days")])
+    if calendar:
+        entry["calendar"] = calendar
+    return msgspec.structs.replace(msgspec.convert(entry, Schedule, dec_hook=read_duration), days=days)
 
 
 # Schedules share what they write alike: 100,000 of them have few different expressions and zones.

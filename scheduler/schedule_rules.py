@@ -13,9 +13,12 @@ from workers.errors import Fault, InvalidFile
 from workers.ids import ID_RULE, is_id
 from workers.yamlfile import Document
 
+from .business_days import Days
+from .calendars import Calendars, days_for
 from .limits import wrong_limits
 from .matrix import wrong_matrix
 from .policy_rules import wrong_policies
+from .public_holidays import InvalidCalendar
 from .schedule_model import Schedule
 from .timing_rules import wrong_timing
 
@@ -26,10 +29,10 @@ _PARAMS_BYTES = 32 * 1024
 # Known words of later versions: refused by name, so that nobody thinks they work.
 # fmt: off
 _LATER = dict.fromkeys((
-    "calendar", "notify", "tags",
+    "notify", "tags",
 ), "")
 # fmt: on
-_INTERNAL = ("project", "matrix_of", "file", "line")
+_INTERNAL = ("project", "matrix_of", "days", "file", "line")
 
 
 def schedule_from(entry: Schedule | Mapping[str, Any]) -> Schedule:
@@ -45,14 +48,16 @@ def schedule_from(entry: Schedule | Mapping[str, Any]) -> Schedule:
         message = f"schedule `{entry.get('id')!s:.128}` cannot be written as JSON: {error}"
         raise InvalidFile([Fault("<schedule>", 1, 1, message)]) from None
     document = Document("<schedule>", b"", data)
-    schedule, faults = read_schedule(document, (), Path.cwd())
+    schedule, faults = read_schedule(document, (), Path.cwd(), {})
     if faults or schedule is None:
         raise InvalidFile(faults)
     return schedule
 
 
-def read_schedule(document: Document, at: tuple[int, ...], project: Path) -> tuple[Schedule | None, list[Fault]]:
-    """Convert one entry, with the checks that need nothing but the entry."""
+def read_schedule(
+    document: Document, at: tuple[int, ...], project: Path, calendars: Calendars | None
+) -> tuple[Schedule | None, list[Fault]]:
+    """Convert one entry, with the checks that need nothing but the entry and the calendars, where they are known."""
     entry = document.data[at[0]] if at else document.data
     name = entry.get("id")
     what = f"schedule `{name[:128]}`" if isinstance(name, str) else "schedule"
@@ -60,12 +65,18 @@ def read_schedule(document: Document, at: tuple[int, ...], project: Path) -> tup
     schedule, faults = document.model(at, Schedule, what, later=_LATER, internal=_INTERNAL)
     # Keys that are unknown or missing are no reason to keep quiet about the others.
     rest = schedule or _known_part(document, at, entry)
-    wrong = _wrong(rest) if rest is not None else ()
+    wrong = list(_wrong(rest)) if rest is not None else []
+    days: Days | None = None
+    if rest is not None and rest.calendar is not None and "calendar" not in dict(wrong):
+        try:
+            days = days_for(rest.calendar, calendars)
+        except InvalidCalendar as error:
+            wrong.append(("calendar", f"`calendar`: {error}"))
     faults += [document.fault((*at, key), f"{what}: {message}") for key, message in wrong if key in entry]
     if schedule is None or faults:
         return None, faults
     line = document.fault(at, "").line if at else 0
-    return msgspec.structs.replace(schedule, project=str(project), file=document.path, line=line), []
+    return msgspec.structs.replace(schedule, project=str(project), days=days, file=document.path, line=line), []
 
 
 def _known_part(document: Document, at: tuple[int, ...], entry: Mapping[str, Any]) -> Schedule | None:

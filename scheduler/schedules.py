@@ -10,6 +10,7 @@ import logging
 import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -18,6 +19,7 @@ from workers.errors import Fault, InvalidFile, TickpoolError
 from workers.ownership import foreign_faults
 from workers.yamlfile import load_yaml
 
+from .calendars import CALENDARS_FILE, Calendars, read_calendars
 from .dag_files import DagFiles, Signature, guard_stamps, stamp
 from .limits import LIMITS_FILE, Limits, read_limits, unknown_pool
 from .links import Place, link
@@ -39,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 FILE_BYTES = 32 * 1024 * 1024
 _LIMITS_FILES = (LIMITS_FILE, "limits.yml")
-_RESERVED = ("calendars.yaml", "calendars.yml")
+_CALENDARS_FILES = (CALENDARS_FILE, "calendars.yml")
 
 
 class NoSchedules(TickpoolError):
@@ -49,12 +51,20 @@ class NoSchedules(TickpoolError):
         return f"{self.args[0]}: {self.args[1]}; name a directory of schedule files with --dir"
 
 
+class _Known(NamedTuple):
+    """What schedules may name; None where the file that says so has faults."""
+
+    pools: Collection[str] | None
+    calendars: Calendars | None
+
+
 class Configuration(msgspec.Struct, frozen=True):
     """The schedules of one directory and the faults found in it.
 
     `dag_files` are the files that its schedules name, there or not, `directories` those that all its files lie in.
     `signature` changes when any of its files does and, for root, when others may write a directory or no longer may.
-    Without `knows_limits` the `limits` could not be read, and nothing follows from them.
+    Without `knows_limits` the `limits` could not be read, and nothing follows from them; `calendars` that could not are
+    None.
     """
 
     directory: str
@@ -65,6 +75,7 @@ class Configuration(msgspec.Struct, frozen=True):
     directories: tuple[str, ...] = ()
     limits: Limits = Limits()
     knows_limits: bool = True
+    calendars: Calendars | None = None
 
 
 def load_schedules(schedules_dir: str | os.PathLike[str]) -> list[Schedule]:
@@ -90,14 +101,13 @@ def read_configuration(directory: Path) -> Configuration:
     foreign = [fault for place in (project, directory) for fault in foreign_faults(place)]
     limits, faults = (Limits(), foreign) if foreign else _read_limits(files)
     pools = None if faults else limits.pools
+    calendars, wrong = ({}, []) if foreign else _read_calendars(files)
+    faults += wrong
+    known = _Known(pools, None if wrong else calendars)
     for file in files if not foreign else ():
-        shown = str(file)
-        if file.name in _LIMITS_FILES:
+        if file.name in (*_LIMITS_FILES, *_CALENDARS_FILES):
             continue
-        if file.name in _RESERVED:
-            faults.append(Fault(shown, 0, 0, f"`{file.name}` is not available in this version; remove it"))
-            continue
-        found, wrong = _read_file(file, project, dags, taken, pools, places)
+        found, wrong = _read_file(file, project, dags, taken, known, places)
         if wrong:
             faults += wrong
         else:
@@ -112,7 +122,15 @@ def read_configuration(directory: Path) -> Configuration:
     faults = list(dict.fromkeys(faults))
     schedules = list(taken.values())
     return Configuration(
-        str(directory), schedules, faults, dag_files, signed, directories, limits, knows_limits=pools is not None
+        str(directory),
+        schedules,
+        faults,
+        dag_files,
+        signed,
+        directories,
+        limits,
+        knows_limits=pools is not None,
+        calendars=known.calendars,
     )
 
 
@@ -167,15 +185,23 @@ def _read_limits(files: Sequence[Path]) -> tuple[Limits, list[Fault]]:
     return read_limits(found[0]) if found else (Limits(), [])
 
 
+def _read_calendars(files: Sequence[Path]) -> tuple[Calendars, list[Fault]]:
+    """Read the calendars among these files."""
+    found = [file for file in files if file.name in _CALENDARS_FILES]
+    if found and found[-1].name != CALENDARS_FILE:
+        return {}, [Fault(str(found[-1]), 0, 0, f"calendars are read from `{CALENDARS_FILE}`; give it that name")]
+    return read_calendars(found[0]) if found else ({}, [])
+
+
 def _read_file(
     file: Path,
     project: Path,
     dags: DagFiles,
     taken: Mapping[str, Schedule],
-    pools: Collection[str] | None,
+    known: _Known,
     places: dict[str, Place],
 ) -> tuple[list[Schedule], list[Fault]]:
-    """Read one file; `taken` are the schedules of the files before it, `pools` those there are, where that is known.
+    """Read one file; `taken` are the schedules of the files before it.
 
     The `places` of schedules with `after` are noted: whom they follow is known when all files are read.
     """
@@ -195,12 +221,12 @@ def _read_file(
         if not isinstance(entry, dict):
             faults.append(document.fault((index,), "a schedule is a mapping: `- id: name`, then its keys below"))
             continue
-        schedule, wrong = read_schedule(document, (index,), project)
+        schedule, wrong = read_schedule(document, (index,), project, known.calendars)
         faults += wrong
         if schedule is None:
             continue
-        if schedule.pool is not None and pools is not None and schedule.pool not in pools:
-            message = f"schedule `{schedule.id}`: {unknown_pool(schedule.pool, pools)}"
+        if schedule.pool is not None and known.pools is not None and schedule.pool not in known.pools:
+            message = f"schedule `{schedule.id}`: {unknown_pool(schedule.pool, known.pools)}"
             faults.append(document.fault((index, "pool"), message))
         for each in expand(schedule):
             twin = taken.get(each.id) or schedules.get(each.id)

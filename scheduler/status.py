@@ -180,7 +180,7 @@ def _next_fires(history: History, now: datetime, limit: int) -> Iterator[dict[st
                 continue
             # A spec that a newer version wrote may say what this one cannot read.
             with suppress(TickpoolError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError, OSError):
-                schedule = schedule_from_spec(name, state.spec)
+                schedule = schedule_from_spec(name, state.spec, history.calendars)
                 fire = schedule.fires.next(now.astimezone(schedule.zone))
                 if fire is not None:
                     yield fire.astimezone(UTC), name

@@ -12,7 +12,8 @@ from workers.run_request import STATUSES
 from workers.units import InvalidDuration
 
 from .blackout import Blackout, end_of
-from .cron import InvalidCron
+from .calendars import wrong_source
+from .cron import InvalidCron, read_texts
 from .schedule_model import ANY_END, Schedule, compiled, zone_of
 
 __all__ = ["wrong_timing"]
@@ -21,6 +22,7 @@ _MOST_EXPRESSIONS = 100
 _MOST_TIMES = 10_000
 _SHORTEST = timedelta(seconds=1)
 _MOST_WINDOWS = 100
+_MOST_BUSINESS_DAYS = 23
 _LONGEST_WINDOW = timedelta(days=366)
 _ENDS = (*STATUSES, ANY_END)
 _TIME_RULE = "write ISO 8601 in whole seconds, such as `2026-11-23T09:00:00`, with an offset or in the schedule's zone"
@@ -38,6 +40,7 @@ def wrong_timing(schedule: Schedule) -> Iterator[tuple[str, str]]:
     if not any(given.values()):
         yield "cron", "nothing says when it fires; write `cron`, `every`, `at`, `after` or `on_file`"
     yield from _wrong_waits(schedule, [key for key, is_given in given.items() if is_given])
+    yield from (("calendar", f"`calendar`: {what}") for what in _wrong_calendar(schedule))
     if len(schedule.expressions) > _MOST_EXPRESSIONS:
         yield "cron", f"`cron` has {len(schedule.expressions)} expressions; at most {_MOST_EXPRESSIONS} are allowed"
     for expr in dict.fromkeys(schedule.expressions[:_MOST_EXPRESSIONS]):
@@ -66,6 +69,8 @@ def _wrong_waits(schedule: Schedule, given: list[str]) -> Iterator[tuple[str, st
             yield key, f"`{key}` stands alone, and {' and '.join(others)} beside it; write two schedules of one DAG"
         if schedule.catchup != "none":
             yield "catchup", f"`catchup` is for fire times, which `{key}` has none of; leave it out"
+        if schedule.calendar is not None:
+            yield "calendar", f"`calendar` is for fire times, which `{key}` has none of; leave it out"
         if schedule.blackout:
             yield "blackout", f"`blackout` is for fire times, which `{key}` has none of; leave it out"
     if schedule.after is not None and not schedule.upstream:
@@ -82,6 +87,40 @@ def _wrong_waits(schedule: Schedule, given: list[str]) -> Iterator[tuple[str, st
     path = schedule.on_file.path if schedule.on_file is not None else "x"
     if not path or not path.isprintable():
         yield "on_file", f"`on_file.path` {path[:80]!r} is no path; name a file, such as `incoming/orders.csv`"
+
+
+def _wrong_calendar(schedule: Schedule) -> Iterator[str]:
+    if schedule.calendar is None:
+        return
+    rule, numbers = schedule.calendar_rule, schedule.calendar_rule.numbers
+    names = [] if rule.name is None else ["name"]
+    yield from wrong_source(rule, names)
+    if not names and rule.country is None and rule.market is None:
+        yield "it names no holidays; write `country`, `market`, or the `name` of one in calendars.yaml"
+    if rule.business_day is not None and rule.on_holiday is not None:
+        yield "`on_holiday` has no meaning with `business_day`, which is no holiday; leave it out"
+    if rule.business_day is not None and not numbers:
+        yield "`business_day` names no day; write `1` for the first of the month, `-1` for the last"
+    for number in numbers:
+        if not 1 <= abs(number) <= _MOST_BUSINESS_DAYS:
+            yield f"`business_day` {number} is no number; allowed: 1 to {_MOST_BUSINESS_DAYS}, -1 (the last) and below"
+    if len(set(numbers)) < len(numbers):
+        yield "`business_day` has a number twice; write it once"
+    others = [key for key, value in (("every", schedule.every), ("at", schedule.at)) if value]
+    if numbers and others:
+        yield f"`business_day` picks days for `cron`, and `{others[0]}` names its own; write two schedules"
+    for expr in schedule.expressions if numbers else ():
+        if _names_days(expr):
+            yield f"`business_day` picks the day, and `{expr[:80]}` does, too; write `*` for its days"
+
+
+def _names_days(expr: str) -> bool:
+    """Say whether an expression restricts the days of the month or of the week; a wrong one does not."""
+    try:
+        texts = read_texts(expr)
+    except InvalidCron:
+        return False
+    return texts[0] == "@EVERY" or any(texts[place] not in ("*", "?") for place in (2, 4))
 
 
 def _wrong_every(schedule: Schedule) -> Iterator[tuple[str, str]]:

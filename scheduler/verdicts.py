@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
-__all__ = ["KEPT", "Range", "ScheduleState"]
+__all__ = ["KEPT", "Range", "ScheduleState", "calendar_of"]
 
 # So many of the newest verdicts are kept one by one.
 KEPT = 8
@@ -119,3 +120,10 @@ def _merged(ranges: list[Range]) -> list[Range]:
         else:
             merged.append((first, last))
     return merged
+
+
+def calendar_of(spec: Mapping[str, Any]) -> str | None:
+    """Return the name under which the log keeps the days of a schedule's calendar; None where it has none."""
+    calendar = spec.get("calendar")
+    name = calendar.get("days") if isinstance(calendar, dict) else None
+    return name if isinstance(name, str) else None

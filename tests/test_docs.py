@@ -22,6 +22,7 @@ import pytest
 
 from scheduler.ahead import fires_ahead
 from scheduler.ahead_text import render_fires
+from scheduler.calendars import CalendarRule, OwnCalendar
 from scheduler.cli import build_module_parser, build_parser
 from scheduler.cron import parse_cron
 from scheduler.limits import Limits, Tenant
@@ -129,7 +130,7 @@ def test_the_reference_has_every_environment_variable_with_its_default(reference
 @pytest.mark.parametrize(
     ("title", "model", "internal"),
     [
-        ("Schedules", Schedule, {"project", "matrix_of", "file", "line"}),
+        ("Schedules", Schedule, {"project", "matrix_of", "days", "file", "line"}),
         ("DAGs", Dag, {"project"}),
         ("Tasks", Task, set()),
         ("Retries", Retries, set()),
@@ -146,6 +147,13 @@ def test_the_reference_has_exactly_the_keys_of_each_file(
 def test_the_reference_has_exactly_the_keys_of_the_limits_file(reference: str) -> None:
     fields = [*msgspec.structs.fields(Limits), *msgspec.structs.fields(Tenant)]
     assert table_names(section(reference, "Limits file")) == {field.encode_name for field in fields}
+
+
+def test_the_reference_has_exactly_the_keys_of_a_calendar(reference: str) -> None:
+    fields = {field.encode_name for field in msgspec.structs.fields(CalendarRule)}
+    assert table_names(re.split(r"^### ", section(reference, "Calendar"), flags=re.MULTILINE)[0]) == fields
+    own = {field.encode_name for field in msgspec.structs.fields(OwnCalendar)}
+    assert table_names(section(reference, "Calendars file")) == own
 
 
 def test_the_reference_has_every_trigger_rule(reference: str) -> None:
@@ -299,6 +307,8 @@ def test_every_yaml_in_the_docs_is_without_fault(name: str, text: str, tmp_path:
     (tmp_path / "dags").mkdir()
     if text.startswith("pools:"):
         (tmp_path / "schedules" / "limits.yaml").write_text(text)
+    elif text.startswith("plant:"):
+        (tmp_path / "schedules" / "calendars.yaml").write_text(text)
     elif text.lstrip().startswith("- ") or re.search(r"^- id:", text, re.MULTILINE):
         (tmp_path / "schedules" / "it.yaml").write_text(text)
         given: dict[str, set[str]] = {}
@@ -308,6 +318,7 @@ def test_every_yaml_in_the_docs_is_without_fault(name: str, text: str, tmp_path:
                 given.setdefault(entry["on_deadline"], set())
         pools = {entry["pool"]: 1 for entry in load_yaml(tmp_path / "schedules" / "it.yaml").data if "pool" in entry}
         (tmp_path / "schedules" / "limits.yaml").write_text(f"pools: {json.dumps(pools)}\n")
+        (tmp_path / "schedules" / "calendars.yaml").write_text("plant: {dates: [12-24]}\n")
         for dag, names in given.items():
             params = "".join(f"  {each}: 1\n" for each in sorted(names))
             header = f"id: it\nparams:\n{params}" if params else "id: it\n"

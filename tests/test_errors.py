@@ -38,6 +38,7 @@ EXAMPLES: dict[str, tuple[object, ...]] = {
     "MaskedError": ("ValueError: cannot reach https://***@db",),
     "NaiveDatetime": (datetime(2026, 11, 23, 9),),  # noqa: DTZ001
     "NetworkFilesystem": ("logs/state.jsonl", "nfs4"),
+    "InvalidCalendar": ("`country` 'FX' is not known; did you mean `FR`?",),
     "NoSchedules": ("schedules", "no such directory"),
     "UnknownReference": ("params.regoin", ("params.region",)),
     "UnknownSchedule": ("dayly_report", ("daily_report",)),

@@ -107,7 +107,7 @@ def test_a_bad_file_does_not_cost_the_schedules_of_another(directory: Path, capl
         (GOOD + "  crom: x\n", "4:3 unknown key `crom`; did you mean `cron`?"),
         (GOOD + "  file: x\n", "4:3 unknown key `file`"),
         (GOOD + "  tags: [a]\n", "4:3 `tags` is not available in this version"),
-        (GOOD + "  calendar: {country: FR}\n", "4:3 `calendar` is not available in this version"),
+        (GOOD + "  notify: {on_failure: [ops]}\n", "4:3 `notify` is not available in this version"),
         (GOOD + "  overlap: skipp\n", '4:12 `overlap`: "skipp" is not one of its values; did you mean `skip`?'),
         (
             GOOD + "  catchup_window: 1h\n",
@@ -198,14 +198,6 @@ def test_a_bad_dag_makes_its_schedules_bad_and_is_told_once(directory: Path) -> 
         "schedules/a.yaml:7:8: schedule `s2`: dags/bad.yaml has faults",
     ]
     assert [schedule.id for schedule in load_schedules(directory)] == ["good"]
-
-
-@pytest.mark.parametrize("name", ["calendars.yaml"])
-def test_files_of_later_versions_are_refused_by_name(directory: Path, name: str) -> None:
-    (directory / name).write_text("pools: {warehouse: 2}\n")
-    (directory / "a.yaml").write_text(GOOD)
-    assert told(directory) == [f"schedules/{name}: `{name}` is not available in this version; remove it"]
-    assert len(load_schedules(directory)) == 1
 
 
 @pytest.mark.parametrize("make", ["directory", "fifo", "dangling"])

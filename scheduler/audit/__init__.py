@@ -87,6 +87,7 @@ class _Auditor:
             "cancel_requested": lambda event, _: self.runs.policies.cancel(event),
             "deadline_missed": self.runs.policies.miss_deadline,
             "schedules_loaded": self._loaded,
+            "calendars_loaded": lambda event, _: self.fires.load_calendars(event["calendars"]),
             "limits_loaded": self.runs.limits.load,
             "worker_exited": self.runs.bury,
             "clock_jumped": self._clock_jumped,
@@ -225,12 +226,13 @@ class _Auditor:
             (event["limits"] for event in checkpoint if "limits" in event), {"pools": {}, "tenants": {}}
         )
         rows = [row for event in checkpoint for row in event.get("schedules", ())]
+        calendars = {name: days for event in checkpoint for name, days in event.get("calendars", {}).items()}
         waits = [row for event in checkpoint for row in event.get("arrivals", ())]
         is_first = self.lines <= len(checkpoint) + 2 and self.first_seq > 1
         if not is_first:
             self.runs.compare(list(runs.values()))
             self.runs.limits.compare(limits)
-            self.fires.compare(rows)
+            self.fires.compare(rows, calendars)
             self.arrivals.compare(waits)
             return
         self.ledger.notes.append(f"what was before seq {self.first_seq} is gone; its checkpoint is taken for it")
@@ -238,6 +240,7 @@ class _Auditor:
             if "supervisor" in event:
                 self.services.lead(event["supervisor"], seconds(event["timestamp"]))
         self.runs.limits.load(limits, 0.0)
+        self.fires.load_calendars(calendars)
         for row in rows:
             self.fires.restore(row)
             self.arrivals.know(row[0], row[-1])

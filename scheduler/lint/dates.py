@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from itertools import islice
 
 from scheduler.expressions import ANY, Expression, clock_expressions, read_expression
 from scheduler.schedule_model import Schedule
@@ -12,9 +13,10 @@ from scheduler.triggers import Never
 
 from .finding import Finding, Slip, about, about_expression
 
-__all__ = ["either_day", "never_fires", "never_fires_again", "short_month"]
+__all__ = ["always_closed", "either_day", "never_fires", "never_fires_again", "short_month", "stale_calendar"]
 
 _FAR = timedelta(days=5 * 366)
+_LOOKED_AT = 10_000
 _DAY, _MONTH, _WEEKDAY = 2, 3, 4
 _LONGEST = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 _NAMES = ("January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
@@ -44,6 +46,37 @@ def never_fires_again(schedule: Schedule, now: datetime) -> Iterator[Finding]:
         message = f"it fires next on {following:%Y-%m-%d}, in {years:.0f} years"
         for index, expression in clock_expressions(schedule):
             yield about_expression(schedule, index, _with_last_day("never-fires", expression, message))
+
+
+def always_closed(schedule: Schedule, now: datetime) -> Iterator[Finding]:
+    """Yield a finding for a schedule that runs at none of the fire times of the next five years."""
+    if not schedule.can_close:
+        return
+    reasons: set[str] = set()
+    for fire in islice(schedule.fires.between(now.astimezone(schedule.zone), now + _FAR), _LOOKED_AT):
+        reason = schedule.closed(fire)
+        if reason is None:
+            return
+        reasons.add(reason)
+    if reasons:
+        key = "calendar" if "holiday" in reasons else "blackout"
+        texts = " and ".join(sorted(reasons))
+        message = f"it would never run: all its fire times of five years are closed ({texts})"
+        mend = (
+            "`on_holiday: next_business_day`, or other days" if key == "calendar" else "other times, or `then: defer`"
+        )
+        yield about(schedule, (key,), "always-closed", message, mend)
+
+
+def stale_calendar(schedule: Schedule, now: datetime) -> Iterator[Finding]:
+    """Yield a finding for a schedule whose calendar names no holiday to come."""
+    last = max(schedule.days.holidays, default=None) if schedule.days is not None else None
+    if last is None or last >= now.astimezone(schedule.zone).date():
+        return
+    is_own = schedule.calendar_rule.name is not None
+    mend = "add those to come to calendars.yaml" if is_own else "install a newer version of the package `holidays`"
+    message = f"its calendar has no holiday after {last}: from there on every day is open"
+    yield about(schedule, ("calendar",), "stale-calendar", message, mend)
 
 
 def _with_last_day(rule: str, expression: Expression, message: str) -> Slip:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from scheduler.calendars import Calendars
 from scheduler.cron import InvalidCron
 from scheduler.expressions import read_expression
 from scheduler.matrix import expand
@@ -62,7 +63,9 @@ def read_for_lint(directory: Path) -> Reading:
         if name not in names or not all(fault.line for fault in found):
             faults += found
             continue
-        beside, left, dead = _read_beside_faults(Path(name), found, directory.absolute().parent)
+        beside, left, dead = _read_beside_faults(
+            Path(name), found, directory.absolute().parent, configuration.calendars
+        )
         schedules += beside
         faults += left
         findings += dead
@@ -70,7 +73,7 @@ def read_for_lint(directory: Path) -> Reading:
 
 
 def _read_beside_faults(
-    file: Path, faults: Sequence[Fault], project: Path
+    file: Path, faults: Sequence[Fault], project: Path, calendars: Calendars | None
 ) -> tuple[list[Schedule], list[Fault], list[Finding]]:
     try:
         document = load_yaml(file, max_bytes=FILE_BYTES)
@@ -80,7 +83,7 @@ def _read_beside_faults(
     for index, entry in enumerate(document.data if isinstance(document.data, list) else ()):
         if not isinstance(entry, dict):
             continue
-        schedule, _ = read_schedule(document, (index,), project)
+        schedule, _ = read_schedule(document, (index,), project, calendars)
         if schedule is not None:
             schedules += expand(schedule)
             continue

@@ -13,7 +13,7 @@ from scheduler.schedule_model import Schedule
 
 from .clock import clock_change
 from .crowd import duplicate, herd
-from .dates import either_day, never_fires_again, short_month
+from .dates import always_closed, either_day, never_fires_again, short_month, stale_calendar
 from .finding import Finding, Slip, about_expression
 from .lengths import certain_overlap, short_limits
 from .policies import catchup_flood, idle_window
@@ -23,6 +23,8 @@ __all__ = ["RULES", "find"]
 
 RULES = (
     "never-fires",
+    "always-closed",
+    "stale-calendar",
     "short-month",
     "either-day",
     "uneven-step",
@@ -73,6 +75,8 @@ def _of_entry(schedule: Schedule, now: datetime) -> Iterator[Finding]:
         for slip in _slips(expression):
             yield about_expression(schedule, index, slip)
     yield from never_fires_again(schedule, now)
+    yield from always_closed(schedule, now)
+    yield from stale_calendar(schedule, now)
     yield from clock_change(schedule, now)
     yield from idle_window(schedule, now)
     yield from catchup_flood(schedule, now)
