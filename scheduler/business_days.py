@@ -24,8 +24,9 @@ __all__ = ["WEEKDAYS", "Days", "Moved", "NthDays", "Only", "Open", "days_id", "d
 WEEKDAYS = ("MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN")
 _DAY = timedelta(days=1)
 _INSTANT = timedelta(microseconds=1)
-# So many days in a row without a business day are no calendar to go by: 30 years.
+# So many days or months in a row without a business day are no calendar to go by: 30 years.
 _MOST_IN_A_ROW = 11_000
+_MOST_MONTHS = 360
 
 
 class Days(NamedTuple):
@@ -127,7 +128,9 @@ class NthDays(NamedTuple):
     def nearest(self, day: date, step: int) -> date | None:
         """See DaySet."""
         year, month = day.year, day.month
-        while 1 < year < 9999:
+        for _ in range(_MOST_MONTHS):
+            if not 1 < year < 9999:
+                break
             found = [each for each in self._of_month(year, month) if (each > day if step > 0 else each < day)]
             if found:
                 return found[0] if step > 0 else found[-1]

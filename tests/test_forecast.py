@@ -197,7 +197,7 @@ VARIED = [
     {"id": "hashed", "cron": "H H * * MON-FRI", "catchup": "latest"},
     {"id": "off", "cron": "* * * * *", "enabled": False},
 ]
-LATE = {"start_deadline": "6m", "deadline": "12m", "on_deadline": "dags/page.yaml"}
+LATE = {"start_deadline": "6m", "deadline": "8m", "on_deadline": "dags/page.yaml"}
 POLICIES = [
     {"id": "replaced", "cron": "*/12 * * * *", "overlap": "replace", "priority": 5},
     {"id": "bounded", "cron": "*/8 * * * *", "overlap": "queue", "max_queued": 1, "pool": "small", **LATE},
@@ -208,6 +208,12 @@ POLICIES = [
     {"id": "follows", "after": ["often", {"schedule": "both", "status": "any"}], "overlap": "queue", "max_queued": 3},
     {"id": "pages", "after": {"schedule": "queued", "status": "failed"}, "start_deadline": "20m"},
     {"id": "closed", "cron": "*/20 * * * *", "blackout": {"cron": "5 */3 * * *", "duration": "50m", "then": "defer"}},
+]
+PARIS = {"timezone": "Europe/Paris"}
+HOLIDAYS = [
+    {"id": "works", "cron": "30 */3 * * *", **PARIS, "calendar": {"country": "FR"}, "catchup": "latest"},
+    {"id": "moved", "cron": "20 8,20 * * *", **PARIS, "calendar": {"country": "ES", "on_holiday": "next_business_day"}},
+    {"id": "third", "cron": "35 * * * *", "calendar": {"market": "NYSE", "business_day": [3, -1]}, "overlap": "queue"},
 ]
 LIMITS = Limits(pools={"small": 1}, tenants={"other": Tenant(max_parallel=2, weight=2)})
 
@@ -221,7 +227,7 @@ def test_a_month_is_forecast_event_by_event_as_the_service_lives_it(tmp_path: Pa
         for day, minutes, length in ((3, 100, 3), (9, 700, 55), (13, 55, 200), (20, 0, 1500))
     )
     # The clocks of Paris go back on October 25, those of New York on November 1.
-    plan = plan_of(*VARIED, *POLICIES, days=30, workers=workers, downtimes=downtimes, limits=LIMITS)
+    plan = plan_of(*VARIED, *POLICIES, *HOLIDAYS, days=30, workers=workers, downtimes=downtimes, limits=LIMITS)
     lived = told(Live(tmp_path / "log.jsonl", plan, dice).run())
     foreseen = told(events_of(plan, dice))
     assert foreseen == lived
@@ -230,9 +236,18 @@ def test_a_month_is_forecast_event_by_event_as_the_service_lives_it(tmp_path: Pa
     assert kinds["schedule_skipped", "overlap"] > 100
     assert sum(1 for each in lived if each[12]) > 100  # further attempts
     assert min(kinds["schedule_skipped", reason] for reason in ("max_queued", "deferred")) > 10
+    assert min(kinds[verdict, "holiday"] for verdict in ("schedule_skipped", "schedule_missed")) > 0
     assert kinds["run_finished", "start_deadline"] > 10
     assert min(Counter(each[0] for each in lived)[name] for name in ("cancel_requested", "deadline_missed")) > 10
-    assert {each[1] for each in lived if each[0] == "run_started"} >= {"follows", "pages", "closed", None}
+    assert {each[1] for each in lived if each[0] == "run_started"} >= {
+        "follows",
+        "pages",
+        "closed",
+        "works",
+        "moved",
+        "third",
+        None,
+    }
 
 
 # -- properties --------------------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from scheduler.expressions import Expression, read_expression
 from scheduler.lint import RULES, Remark, lint
 from scheduler.lint.clock import clock_change
 from scheduler.lint.crowd import duplicate, herd
-from scheduler.lint.dates import either_day, never_fires, never_fires_again, short_month
+from scheduler.lint.dates import always_closed, either_day, never_fires, never_fires_again, short_month
 from scheduler.lint.finding import Finding, Slip
 from scheduler.lint.lengths import certain_overlap, limit_too_short, short_limits
 from scheduler.lint.policies import catchup_flood, idle_window
@@ -850,3 +850,47 @@ def test_a_bound_on_catch_up_is_no_flood() -> None:
     now = datetime(2026, 11, 24, tzinfo=UTC)
     assert [each.rule for each in catchup_flood(schedule_from(keys), now)] == ["catchup-flood"]
     assert list(catchup_flood(schedule_from({**keys, "catchup_max": 5}), now)) == []
+
+
+@pytest.mark.parametrize(
+    ("cron", "keys", "is_told"),
+    [
+        ("0 9 25 12 *", {"calendar": {"country": "DE"}}, "calendar"),
+        ("0 9 25 12 *", {"calendar": {"country": "DE", "on_holiday": "next_business_day"}}, None),
+        ("0 9 25 12 *", {"calendar": {"market": "NYSE", "business_day": 1}} | {"cron": "0 9 * 12 *"}, None),
+        ("0 9 24 12 *", {"calendar": {"country": "DE"}}, None),
+        ("30 2 * * *", {"blackout": {"cron": "0 2 * * *", "duration": "1h"}}, "blackout"),
+        ("30 2 * * *", {"blackout": {"cron": "0 2 * * *", "duration": "1h", "then": "defer"}}, None),
+        ("* * * * *", {"blackout": {"cron": "0 2 * * *", "duration": "1h"}}, None),
+        ("* * * * *", {}, None),
+    ],
+)
+def test_a_schedule_that_would_never_run_is_told_of(cron: str, keys: dict[str, Any], is_told: str | None) -> None:
+    found = [(each.rule, each.at) for each in always_closed(schedule_from(entry(cron) | keys), NOW)]
+    assert found == ([("always-closed", (is_told,))] if is_told else [])
+
+
+def entry(cron: str) -> dict[str, Any]:
+    return {"id": "it", "dag": "dags/d.yaml", "cron": cron}
+
+
+@pytest.mark.parametrize(("last", "is_stale"), [("2026-11-23", True), ("2026-11-24", False)])
+def test_a_calendar_that_nobody_has_kept_up_is_told_of(project: Path, last: str, is_stale: bool) -> None:
+    (project / "schedules" / "calendars.yaml").write_text(f"plant: {{dates: [2025-12-24, {last}]}}\n")
+    text = "- {id: it, cron: '0 9 * * *', dag: dags/d.yaml, calendar: plant}\n"
+    (project / "schedules" / "a.yaml").write_text(text)
+    found = lint(project / "schedules", NOW, {}, 3)
+    told = [(remark.line, remark.col, remark.rule, remark.message, remark.mend) for remark in found.remarks]
+    message = "its calendar has no holiday after 2026-11-23: from there on every day is open"
+    assert told == [(1, 59, "stale-calendar", message, "add those to come to calendars.yaml")] * is_stale
+    assert found.faults == []
+
+
+def test_beside_a_fault_a_schedule_with_a_calendar_is_read_all_the_same(project: Path) -> None:
+    (project / "schedules" / "calendars.yaml").write_text("plant: {dates: [2025-12-24]}\n")
+    (project / "schedules" / "a.yaml").write_text(
+        "- {id: it, cron: '0 9 * * *', dag: dags/d.yaml, calendar: plant}\n- {id: x, crom: 1}\n"
+    )
+    found = lint(project / "schedules", NOW, {}, 3)
+    assert [remark.rule for remark in found.remarks] == ["stale-calendar"]
+    assert found.faults != []
