@@ -14,9 +14,9 @@ from typing import Any
 import msgspec
 
 from workers.events import Event
+from workers.run_request import ANY_END
 
 from .file_watch import FileId
-from .schedule_model import ANY_END
 
 __all__ = ["Arrivals", "Due", "Waiting"]
 

@@ -7,7 +7,6 @@ the calendar names as a workday whatever else it is. A fire time belongs to the 
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 from bisect import bisect_left, bisect_right
 from calendar import monthrange
@@ -79,6 +78,8 @@ def days_of_record(record: Mapping[str, Any]) -> Days:
 @functools.lru_cache(256)
 def days_id(days: Days) -> str:
     """Return the name by which the log keeps them, the same for the same days."""
+    import hashlib  # 8 ms, for whoever has a calendar
+
     return hashlib.sha256(json.dumps(record_of(days)).encode()).hexdigest()[:16]
 
 

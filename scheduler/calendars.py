@@ -1,4 +1,4 @@
-"""Calendars: what a schedule says about holidays, and the calendars of one's own in `calendars.yaml`."""
+"""Calendars: the days that one comes to, and the calendars of one's own in `calendars.yaml`."""
 
 from __future__ import annotations
 
@@ -6,9 +6,6 @@ import re
 from collections.abc import Iterator, Mapping
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Literal
-
-import msgspec
 
 from workers.errors import Fault, InvalidFile, did_you_mean
 from workers.ids import ID_RULE, is_id
@@ -16,17 +13,14 @@ from workers.ownership import foreign_faults
 from workers.yamlfile import Document, load_yaml
 
 from .business_days import WEEKDAYS, Days
+from .calendar_model import CalendarRule, OwnCalendar, Range, wrong_source
 from .public_holidays import InvalidCalendar, public_holidays
 
 __all__ = [
     "CALENDARS_FILE",
-    "CalendarRule",
     "Calendars",
-    "OwnCalendar",
-    "Range",
     "days_for",
     "read_calendars",
-    "wrong_source",
 ]
 
 CALENDARS_FILE = "calendars.yaml"
@@ -41,61 +35,6 @@ _DATE_RULE = "write a date such as `2026-12-24`, or `12-24` for one of every yea
 
 # The calendars of the file by name.
 Calendars = Mapping[str, Days]
-
-
-class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Whose holidays: those of a country, or a part of it, or of a market; `categories` as the package has them."""
-
-    country: str | None = None
-    subdivision: str | None = None
-    market: str | None = None
-    categories: str | list[str] = []
-
-    @property
-    def kinds(self) -> list[str]:
-        """The categories as a list."""
-        return [self.categories] if isinstance(self.categories, str) else self.categories
-
-
-class CalendarRule(Source, frozen=True, forbid_unknown_fields=True):
-    """The calendar of a schedule, and what it has the schedule do; `name` is one of `calendars.yaml`."""
-
-    name: str | None = None
-    on_holiday: Literal["skip", "next_business_day", "previous_business_day"] | None = None
-    business_day: int | list[int] | None = None
-
-    @property
-    def numbers(self) -> list[int]:
-        """The business days of the month at which the schedule fires; none means that it need not be one."""
-        given = self.business_day
-        return [given] if isinstance(given, int) else list(given or ())
-
-
-class Range(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """From a day to another, both included."""
-
-    from_: str = msgspec.field(name="from")
-    to: str
-
-
-class OwnCalendar(Source, frozen=True, forbid_unknown_fields=True):
-    """One calendar of `calendars.yaml`: holidays by `dates` and `ranges`, beside those that it takes over."""
-
-    dates: list[str] = []
-    ranges: list[Range] = []
-    workdays: list[str] = []
-    weekend: list[str] | None = None
-
-
-def wrong_source(source: Source, names: list[str]) -> Iterator[str]:
-    """Yield what is wrong with the keys that say whose holidays; `names` are those of a schedule's calendar."""
-    given = [*names, *(key for key in ("country", "market") if getattr(source, key) is not None)]
-    if len(given) > 1:
-        yield f"{' and '.join(f'`{key}`' for key in given)} stand together; write one of them, or a calendar of both"
-    if source.subdivision is not None and source.country is None:
-        yield "`subdivision` has no meaning without `country`"
-    if source.kinds and source.country is None and source.market is None:
-        yield "`categories` has no meaning without `country` or `market`"
 
 
 def days_for(rule: str | CalendarRule, calendars: Calendars | None) -> Days:

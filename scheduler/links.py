@@ -24,11 +24,13 @@ def link(schedules: Mapping[str, Schedule], places: Mapping[str, Place]) -> tupl
     An entry with a matrix stands for all its combinations. `places` are those of the schedules with `after`; what is
     wrong is left out.
     """
+    linked, faults = dict(schedules), list[Fault]()
+    if not places:
+        return linked, faults
     groups: dict[str, list[str]] = {}
-    for schedule in schedules.values() if places else ():
+    for schedule in schedules.values():
         if schedule.matrix_of:
             groups.setdefault(schedule.matrix_of, []).append(schedule.id)
-    linked, faults = dict(schedules), []
     for name, (document, index) in places.items():
         schedule = schedules[name]
         found: list[str | After] = []
@@ -55,7 +57,9 @@ def link(schedules: Mapping[str, Schedule], places: Mapping[str, Place]) -> tupl
 def _circle(schedules: Mapping[str, Schedule]) -> list[str]:
     """Return schedules of which each follows the next, and the last the first; none when there are none."""
     try:
-        TopologicalSorter({name: schedule.upstream for name, schedule in schedules.items()}).prepare()
+        TopologicalSorter(
+            {name: schedule.upstream for name, schedule in schedules.items() if schedule.upstream}
+        ).prepare()
     except CycleError as error:
         first, *others = error.args[1][:-1]
         return [first, *reversed(others)]

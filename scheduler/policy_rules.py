@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 
 from .schedule_model import ON_TIME, Schedule
 
@@ -92,8 +92,13 @@ _RULES: list[tuple[str, Callable[[Schedule], bool], str]] = [
 ]
 
 
-def wrong_policies(schedule: Schedule) -> Iterator[tuple[str, str]]:
-    """Yield (key, what is wrong)."""
+_KEYS = frozenset(key for key, *_ in _RULES)
+
+
+def wrong_policies(schedule: Schedule, given: Container[str]) -> Iterator[tuple[str, str]]:
+    """Yield (key, what is wrong) for the keys that are given: no default breaks a rule."""
+    if not any(key in given for key in _KEYS):
+        return
     for key, is_wrong, message in _RULES:
-        if is_wrong(schedule):
+        if key in given and is_wrong(schedule):
             yield key, message

@@ -11,18 +11,17 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from workers.convert import read_duration
-from workers.dag import Retries
+from workers.dag_model import Retries
 from workers.units import Duration
 
 from .blackout import Blackout, Deferring, Period, Repeated, Windows, is_in
 from .business_days import Days, Moved, NthDays, Only, Open, days_id, days_of_record, moving
-from .calendars import CalendarRule
+from .calendar_model import CalendarRule
 from .cron import Cron, parse_cron
 from .cron_times import EPOCH
 from .triggers import AnyOf, Every, Never, Times, Trigger, read_time
 
 __all__ = [
-    "ANY_END",
     "CLOSED",
     "ON_TIME",
     "After",
@@ -37,8 +36,6 @@ __all__ = [
 
 # A fire time is on time through its minute, as cron judges the current minute; after that it is late.
 ON_TIME = timedelta(seconds=60)
-# Whichever way a run has ended, in `after`.
-ANY_END = "any"
 # Why a schedule does not run at one of its fire times.
 CLOSED = ("holiday", "blackout", "deferred")
 _STEPS = {"next_business_day": 1, "previous_business_day": -1}

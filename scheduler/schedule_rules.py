@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from workers.yamlfile import Document
 
 from .business_days import Days
 from .calendars import Calendars, days_for
-from .limits import wrong_limits
+from .limits_file import wrong_limits
 from .matrix import wrong_matrix
 from .policy_rules import wrong_policies
 from .public_holidays import InvalidCalendar
@@ -65,7 +65,7 @@ def read_schedule(
     schedule, faults = document.model(at, Schedule, what, later=_LATER, internal=_INTERNAL)
     # Keys that are unknown or missing are no reason to keep quiet about the others.
     rest = schedule or _known_part(document, at, entry)
-    wrong = list(_wrong(rest)) if rest is not None else []
+    wrong = list(_wrong(rest, entry)) if rest is not None else []
     days: Days | None = None
     if rest is not None and rest.calendar is not None and "calendar" not in dict(wrong):
         try:
@@ -85,8 +85,8 @@ def _known_part(document: Document, at: tuple[int, ...], entry: Mapping[str, Any
     return document.convert(at, {"id": "none", "cron": "@daily", "dag": "none", **known}, Schedule, "")[0]
 
 
-def _wrong(schedule: Schedule) -> Iterator[tuple[str, str]]:
-    """Yield (key, what is wrong) for values that are of the right type."""
+def _wrong(schedule: Schedule, given: Container[str]) -> Iterator[tuple[str, str]]:
+    """Yield (key, what is wrong) for values that are of the right type; `given` are the keys of the entry."""
     if not is_id(schedule.id):
         yield "id", f"{schedule.id[:128]!r} is no id; {ID_RULE}"
     if not is_id(schedule.tenant):
@@ -96,7 +96,8 @@ def _wrong(schedule: Schedule) -> Iterator[tuple[str, str]]:
             "params",
             f"`params` take {size} bytes as JSON; at most {_PARAMS_BYTES} are allowed, put the rest in a file",
         )
-    yield from wrong_matrix(schedule)
+    if schedule.matrix:
+        yield from wrong_matrix(schedule)
     yield from wrong_timing(schedule)
-    yield from wrong_policies(schedule)
+    yield from wrong_policies(schedule, given)
     yield from wrong_limits(schedule.priority, schedule.pool)

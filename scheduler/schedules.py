@@ -21,7 +21,8 @@ from workers.yamlfile import load_yaml
 
 from .calendars import CALENDARS_FILE, Calendars, read_calendars
 from .dag_files import DagFiles, Signature, guard_stamps, stamp
-from .limits import LIMITS_FILE, Limits, read_limits, unknown_pool
+from .limits import Limits
+from .limits_file import LIMITS_FILE, read_limits, unknown_pool
 from .links import Place, link
 from .matrix import expand
 from .schedule_model import Schedule

@@ -22,7 +22,7 @@ import pytest
 
 from scheduler.ahead import fires_ahead
 from scheduler.ahead_text import render_fires
-from scheduler.calendars import CalendarRule, OwnCalendar
+from scheduler.calendar_model import CalendarRule, OwnCalendar
 from scheduler.cli import build_module_parser, build_parser
 from scheduler.cron import parse_cron
 from scheduler.limits import Limits, Tenant

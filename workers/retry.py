@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from .dag import Retries
+from .dag_model import Retries
 
 __all__ = ["delay_s"]
 

@@ -10,11 +10,12 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from . import retry
-from .dag import Retries
+from .dag_model import Retries
 from .events import iso
 from .units import Duration
 
 __all__ = [
+    "ANY_END",
     "RUN_FIELDS",
     "STATUSES",
     "RunRequest",
@@ -28,6 +29,8 @@ __all__ = [
 
 RunRequest = dict[str, Any]
 STATUSES = ("success", "failed", "timeout", "cancelled", "crashed")
+# Any of them, where somebody waits for the end of a run.
+ANY_END = "any"
 RUN_FIELDS = ("run_id", "schedule_id", "minute", "attempt")
 
 

@@ -18,6 +18,8 @@ __all__ = ["PolicyBook"]
 
 # Times that a request names are compared with those of other processes on one machine, and a clock may be slewed.
 _SLACK_S = 1.0
+# What a request says of moments.
+_TERMS = frozenset(("not_before", "start_by", "deadline"))
 _SKIPS = ("overlap", "max_queued", "start_deadline", *CLOSED)
 
 
@@ -184,6 +186,9 @@ class PolicyBook:
         self._ledger.count("deadline", "missed", self._missed)
 
     def _open(self, run_id: str, request: Event) -> _Terms:
+        if _TERMS.isdisjoint(request):  # most have none
+            terms = self._terms[run_id] = _Terms(self._ledger.place, request, None, None, None)
+            return terms
         not_before, start_by, deadline = (
             None if request.get(name) is None else seconds(request[name])
             for name in ("not_before", "start_by", "deadline")
@@ -196,7 +201,7 @@ class PolicyBook:
 
     def _check_terms(self, run_id: str, event: Event, terms: _Terms) -> None:
         """They begin with the fire time, and are in order."""
-        if event["event"] != "schedule_enqueued" or not event.get("minute"):
+        if _TERMS.isdisjoint(event) or event["event"] != "schedule_enqueued" or not event.get("minute"):
             return
         moments = (seconds(event["minute"]), terms.not_before_s, terms.start_by_s, terms.deadline_s)
         given = [each for each in moments if each is not None]

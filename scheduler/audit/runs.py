@@ -30,10 +30,14 @@ Worker = tuple[str, int, int]
 class _Run(msgspec.Struct):
     """An open run: waiting since `free_s` of the services' clock, or on a worker.
 
-    `full_s` is for how long its lane had been full when it began to wait.
+    `lane`, `schedule_id` and whether it goes one by one with others of it are what its request says. `full_s` is for
+    how long its lane had been full when it began to wait.
     """
 
     request: Event
+    lane: Lane
+    schedule_id: str
+    is_one_by_one: bool
     place: Place
     attempt: int
     waits_since_s: float
@@ -132,7 +136,7 @@ class RunBook:
         self._note(run_id, attempt, "")
         self._put_on_worker(run_id, run, event)
         if run.is_pooled:
-            self.limits.check_start(run_id, _lane(run), now)
+            self.limits.check_start(run_id, run.lane, now)
 
     # running -> finished, or running -> queued for the next attempt
     def finish(self, event: Event, now: float) -> None:
@@ -159,7 +163,7 @@ class RunBook:
             run.attempt = int(event["next_attempt"])
             run.retry_at_s = seconds(event["retry_at"]) if event.get("retry_at") else 0.0
             run.waits_since_s = self._services.mark_s() + max(0.0, run.retry_at_s - now)
-            run.full_s = self.limits.full_s(_lane(run))
+            run.full_s = self.limits.full_s(run.lane)
             run.place = ledger.place
         else:
             self._close(run_id, run)
@@ -247,22 +251,24 @@ class RunBook:
         return {name: self.open[name].worker is None for name in names}
 
     def _open(self, run_id: str, schedule_id: str, request: Event, attempt: int) -> _Run:
-        run = self.open[run_id] = _Run(request, self._ledger.place, attempt, self._services.mark_s())
-        run.full_s = self.limits.full_s(_lane(run))
+        is_one_by_one = request.get("overlap") in _ONE_BY_ONE
+        place, mark_s = self._ledger.place, self._services.mark_s()
+        run = self.open[run_id] = _Run(request, _lane(request), schedule_id, is_one_by_one, place, attempt, mark_s)
+        run.full_s = self.limits.full_s(run.lane)
         if schedule_id:
             self._of_schedule.setdefault(schedule_id, {})[run_id] = None
         return run
 
     def _close(self, run_id: str, run: _Run) -> None:
         del self.open[run_id]
-        schedule_id = str(run.request.get("schedule_id") or "")
+        schedule_id = run.schedule_id
         self._turn_since_s[schedule_id] = self._services.mark_s()
         others = self._of_schedule.get(schedule_id)
         if others is not None:
             others.pop(run_id, None)
             for name in islice(others, 1):
-                if self.open[name].request.get("overlap") in _ONE_BY_ONE:
-                    self.open[name].full_s = self.limits.full_s(_lane(self.open[name]))
+                if self.open[name].is_one_by_one:
+                    self.open[name].full_s = self.limits.full_s(self.open[name].lane)
             if not others:
                 del self._of_schedule[schedule_id]
 
@@ -277,7 +283,7 @@ class RunBook:
         run.is_pooled = run.request.get("event") == "schedule_enqueued" or run.request.get("pid") != worker[1]
         if run.is_pooled:
             self._services.running += 1
-            self.limits.take(run_id, _lane(run))
+            self.limits.take(run_id, run.lane)
             self._led[run_id] = None
 
     def _take_off_worker(self, run_id: str, run: _Run) -> None:
@@ -285,20 +291,19 @@ class RunBook:
             del self._busy[run.worker]
         if run.is_pooled:
             self._services.running -= 1
-            self.limits.give_back(run_id, _lane(run))
+            self.limits.give_back(run_id, run.lane)
             self._led.pop(run_id, None)
         run.worker, run.is_pooled = None, False
 
     def _waits_for_others(self, run_id: str, run: _Run) -> bool:
         """Say whether an older run of its schedule is open, for whose end it has to wait."""
-        schedule_id = str(run.request.get("schedule_id") or "")
-        others = self._of_schedule.get(schedule_id)
-        return run.request.get("overlap") in _ONE_BY_ONE and bool(others) and next(iter(others or ())) != run_id
+        others = self._of_schedule.get(run.schedule_id) if run.is_one_by_one else None
+        return bool(others) and next(iter(others or ())) != run_id
 
     def _note(self, run_id: str, attempt: int, status: str) -> None:
         if self._keeps_outcomes:
             self.outcomes[run_id, attempt] = status
-            self.schedule_of[run_id] = str(self.open[run_id].request.get("schedule_id") or "")
+            self.schedule_of[run_id] = self.open[run_id].schedule_id
 
     def set_clock(self) -> None:
         """Take in that the clock was set: what was to be tried again at a time of the old one may come any time."""
@@ -310,14 +315,14 @@ class RunBook:
     def _check_wait(self, run_id: str, run: _Run) -> None:
         """What waits while a worker and a slot are free waits without a reason, unless for its schedule's turn."""
         since_s = run.waits_since_s
-        if run.request.get("overlap") in _ONE_BY_ONE:
-            since_s = max(since_s, self._turn_since_s.get(str(run.request.get("schedule_id")), 0.0))
-        waited_s = self._services.free_s - since_s - (self.limits.full_s(_lane(run)) - run.full_s)
+        if run.is_one_by_one:
+            since_s = max(since_s, self._turn_since_s.get(run.schedule_id, 0.0))
+        waited_s = self._services.free_s - since_s - (self.limits.full_s(run.lane) - run.full_s)
         if waited_s > self._lateness_s:
             self._ledger.violate("lateness", f"run `{run_id}` waited for {waited_s:.1f} s while a worker was free")
 
 
-def _lane(run: _Run) -> Lane:
+def _lane(request: Event) -> Lane:
     """Return tenant and pool of a run; whoever names none is of the tenant `default`, in no pool."""
-    tenant, pool = run.request.get("tenant"), run.request.get("pool")
+    tenant, pool = request.get("tenant"), request.get("pool")
     return tenant if isinstance(tenant, str) and tenant else "default", pool if isinstance(pool, str) else ""
