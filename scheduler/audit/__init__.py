@@ -156,7 +156,8 @@ class _Auditor:
             if self._checkpoint is not None and name == "checkpoint":
                 self._checkpoint.append(event)
                 return
-            self._compare_checkpoint()
+            if self._checkpoint is not None:
+                self._compare_checkpoint()
             if self.services.leader is not None:
                 self.services.pass_time(event, now)
                 self.runs.limits.pass_time()

@@ -119,10 +119,15 @@ class Account:
             self.missed.sort()
         self.watermark, self.latest = max(self.watermark, last), max(self.latest, last)
 
+    @property
+    def can_close(self) -> bool:
+        """Say whether its definition may close fire times."""
+        return self._schedule is not None and self._schedule.can_close
+
     def check_closed(self, fires: list[int], reason: str | None) -> None:
         """A schedule runs at no fire time that its definition closes, and is skipped for that reason at no other."""
         schedule = self._schedule
-        for fire in fires if schedule is not None and (schedule.can_close or reason in CLOSED) else ():
+        for fire in fires if self.can_close or reason in CLOSED else ():
             why = schedule.closed(datetime.fromtimestamp(fire, UTC)) if schedule is not None else None
             if why != (reason if reason in CLOSED else None):
                 text = f"is judged as {reason or 'enqueued'}, and by its definition it is {why or 'open'}"

@@ -60,10 +60,11 @@ class FireBook:
     def judge(self, event: Event, now: float) -> None:
         """Take in that a fire time was enqueued or skipped; by a service, in time unless it says `catchup`."""
         schedule_id, fire = event["schedule_id"], epoch(event["minute"])
-        kind = "enqueued" if event["event"] == "schedule_enqueued" else "skipped"
-        self._ledger.count("G3", kind)
+        is_enqueued = event["event"] == "schedule_enqueued"
+        self._enqueued += is_enqueued
+        self._skipped += not is_enqueued
         account = self._account(schedule_id, fire - 1)
-        if kind == "enqueued" and account.spec and event.get("dag") != account.spec.get("dag"):
+        if is_enqueued and account.spec and event.get("dag") != account.spec.get("dag"):
             self._ledger.violate(
                 "G3", f"schedule `{schedule_id}` asks for {event.get('dag')!r:.80}, which is not its DAG"
             )
@@ -72,7 +73,8 @@ class FireBook:
             self._services.judge(fire)
             self._check_time(event, fire, now)
         account.judge(fire, by_service=by_service)
-        account.check_closed([fire], None if kind == "enqueued" else str(event.get("reason")))
+        if account.can_close or not is_enqueued:
+            account.check_closed([fire], None if is_enqueued else str(event.get("reason")))
 
     def miss(self, event: Event) -> None:
         """Take in a range of missed fire times."""
