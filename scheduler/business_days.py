@@ -16,7 +16,7 @@ from itertools import groupby
 from typing import Any, NamedTuple, Protocol
 
 from .cron_times import wall_time
-from .triggers import AnyOf, Trigger
+from .triggers import AnyOf, Trigger, in_utc
 
 __all__ = ["WEEKDAYS", "Days", "Moved", "NthDays", "Only", "Open", "days_id", "days_of_record", "moving", "record_of"]
 
@@ -192,7 +192,7 @@ class Only(NamedTuple):
             # To the end of its day the fire times are as good as it is; one by one they would be slow to find.
             last = _before(fire.date() + _DAY, fire.tzinfo)
             yield fire
-            yield from self.trigger.between(fire, min(last, until, key=_in_utc))
+            yield from self.trigger.between(fire, min(last, until, key=in_utc))
             fire = self.next(last)
 
     def explain(self) -> str:
@@ -219,7 +219,7 @@ class Moved(NamedTuple):
         moves, end = _moves(self.days, self.step), before.astimezone(UTC)
         place = bisect_right(moves, before.date(), key=_target)
         for target, group in groupby(reversed(moves[:place]), key=_target):
-            fires = [fire for fire in self._moved(target, group, before.tzinfo) if _in_utc(fire) < end]
+            fires = [fire for fire in self._moved(target, group, before.tzinfo) if in_utc(fire) < end]
             if fires:
                 return fires[-1]
         return None
@@ -239,7 +239,7 @@ class Moved(NamedTuple):
         return [
             move[0]
             for move in moves[first:last]
-            if _in_utc(fire) in map(_in_utc, self._moved(move[1], [move], fire.tzinfo))
+            if in_utc(fire) in map(in_utc, self._moved(move[1], [move], fire.tzinfo))
         ]
 
     def _fires(self, since: datetime, until: datetime | None) -> Iterator[datetime]:
@@ -247,10 +247,10 @@ class Moved(NamedTuple):
         end = None if until is None else until.astimezone(UTC)
         place = bisect_left(moves, since.date(), key=_target)
         for target, group in groupby(moves[place:], key=_target):
-            if end is not None and _in_utc(_start(target, since.tzinfo)) > end:
+            if end is not None and in_utc(_start(target, since.tzinfo)) > end:
                 return
             for fire in self._moved(target, group, since.tzinfo):
-                if _in_utc(fire) > _in_utc(since) and (end is None or _in_utc(fire) <= end):
+                if in_utc(fire) > in_utc(since) and (end is None or in_utc(fire) <= end):
                     yield fire
 
     def _moved(self, target: date, moves: Iterable[tuple[date, date]], zone: tzinfo | None) -> list[datetime]:
@@ -259,7 +259,7 @@ class Moved(NamedTuple):
         for holiday, _ in moves:
             for fire in self.trigger.between(_before(holiday, zone), _before(holiday + _DAY, zone)):
                 moved = _at(datetime.combine(target, fire.time()), zone)
-                found[_in_utc(moved)] = moved
+                found[in_utc(moved)] = moved
         return [found[moment] for moment in sorted(found)]
 
 
@@ -285,12 +285,8 @@ def _start(day: date, zone: tzinfo | None) -> datetime:
 
 def _before(day: date, zone: tzinfo | None) -> datetime:
     """Return the last instant before a day; by the clock's own reckoning it could be an hour off."""
-    return (_in_utc(_start(day, zone)) - _INSTANT).astimezone(zone)
+    return (in_utc(_start(day, zone)) - _INSTANT).astimezone(zone)
 
 
 def _at(wall: datetime, zone: tzinfo | None) -> datetime:
     return wall_time(wall, zone or UTC)
-
-
-def _in_utc(moment: datetime) -> datetime:
-    return moment.astimezone(UTC)

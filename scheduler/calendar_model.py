@@ -54,9 +54,9 @@ class OwnCalendar(Source, frozen=True, forbid_unknown_fields=True):
     weekend: list[str] | None = None
 
 
-def wrong_source(source: Source, names: list[str]) -> Iterator[str]:
-    """Yield what is wrong with the keys that say whose holidays; `names` are those of a schedule's calendar."""
-    given = [*names, *(key for key in ("country", "market") if getattr(source, key) is not None)]
+def wrong_source(source: Source) -> Iterator[str]:
+    """Yield what is wrong with the keys that say whose holidays."""
+    given = [key for key in ("name", "country", "market") if getattr(source, key, None) is not None]
     if len(given) > 1:
         yield f"{' and '.join(f'`{key}`' for key in given)} stand together; write one of them, or a calendar of both"
     if source.subdivision is not None and source.country is None:

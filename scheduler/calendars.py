@@ -7,14 +7,13 @@ from collections.abc import Iterator, Mapping
 from datetime import date, timedelta
 from pathlib import Path
 
-from workers.errors import Fault, InvalidFile, did_you_mean
+from workers.errors import Fault, did_you_mean
 from workers.ids import ID_RULE, is_id
-from workers.ownership import foreign_faults
-from workers.yamlfile import Document, load_yaml
+from workers.yamlfile import Document, load_trusted
 
 from .business_days import WEEKDAYS, Days
 from .calendar_model import CalendarRule, OwnCalendar, Range, wrong_source
-from .public_holidays import InvalidCalendar, public_holidays
+from .public_holidays import YEARS, InvalidCalendar, public_holidays
 
 __all__ = [
     "CALENDARS_FILE",
@@ -26,8 +25,6 @@ __all__ = [
 CALENDARS_FILE = "calendars.yaml"
 # They are one line of the log, at five bytes each.
 _MOST_DAYS = 2000
-# The years for which a date without one stands.
-_YEARS = range(2020, 2050)
 _DAY = timedelta(days=1)
 _MOST_IN_A_RANGE = 366
 _DATE = re.compile(r"(?:([0-9]{4})-)?([0-9]{2})-([0-9]{2})")
@@ -57,14 +54,9 @@ def days_for(rule: str | CalendarRule, calendars: Calendars | None) -> Days:
 
 def read_calendars(file: Path) -> tuple[dict[str, Days], list[Fault]]:
     """Read a `calendars.yaml`, a mapping from names to calendars; one with a fault is left out."""
-    if foreign := list(foreign_faults(file)):
-        return {}, foreign
-    try:
-        document = load_yaml(file)
-    except InvalidFile as error:
-        return {}, list(error.faults)
-    if document.data is None:
-        return {}, []
+    document, unread = load_trusted(file)
+    if document is None:
+        return {}, unread
     if not isinstance(document.data, dict):
         return {}, [document.fault((), "calendars are a mapping: `name:`, then the keys of the calendar below")]
     calendars: dict[str, Days] = {}
@@ -93,7 +85,7 @@ def _read(document: Document, name: str) -> tuple[Days | None, list[Fault]]:
         holidays.update(reader.range(each, index))
     workdays = {day for index, text in enumerate(own.workdays) for day in reader.dates(text, "workdays", index)}
     weekend = reader.weekend(own.weekend)
-    for message in wrong_source(own, []):
+    for message in wrong_source(own):
         reader.fault((), message)
     if own.country is None and own.market is None and not (own.dates or own.ranges):
         reader.fault((), "it has no holidays; write `dates`, `ranges`, `country` or `market`")
@@ -128,7 +120,7 @@ class _Reader:
     def dates(self, text: str, key: str, index: int) -> list[date]:
         """Return the days for which one text stands."""
         try:
-            return _days_of(text, _YEARS)
+            return _days_of(text, YEARS)
         except ValueError:
             self.fault((key, index), f"`{key}` {text[:40]!r} is no date; {_DATE_RULE}")
             return []
@@ -146,8 +138,8 @@ class _Reader:
         elif any(is_yearly) and not all(is_yearly):
             self.fault(("ranges", index), f"{shown} is of one year and of every year; write both with a year, or none")
         else:
-            ends = _days_of(each.to, range(_YEARS.start, _YEARS.stop + 1))
-            for start in _days_of(each.from_, _YEARS):
+            ends = _days_of(each.to, range(YEARS.start, YEARS.stop + 1))
+            for start in _days_of(each.from_, YEARS):
                 end = next((end for end in ends if 0 <= (end - start).days < _MOST_IN_A_RANGE), None)
                 if end is None:
                     self.fault(("ranges", index), f"{shown} is no range of 1 to {_MOST_IN_A_RANGE} days")

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import msgspec
 
-from workers.errors import Fault, InvalidFile, did_you_mean
+from workers.errors import Fault, did_you_mean
 from workers.ids import ID_RULE, is_id
-from workers.ownership import foreign_faults
-from workers.yamlfile import Document, load_yaml
+from workers.yamlfile import Document, load_trusted
 
 from .limits import PRIORITIES, Limits
 
@@ -23,14 +22,9 @@ _BYTES = 32 * 1024
 
 def read_limits(file: Path) -> tuple[Limits, list[Fault]]:
     """Read a `limits.yaml`; one that has faults, or is empty, limits nothing."""
-    if foreign := list(foreign_faults(file)):
-        return Limits(), foreign
-    try:
-        document = load_yaml(file)
-    except InvalidFile as error:
-        return Limits(), list(error.faults)
-    if document.data is None:
-        return Limits(), []
+    document, unread = load_trusted(file)
+    if document is None:
+        return Limits(), unread
     limits, faults = document.model((), Limits, "limits")
     faults += _wrong_names(document)
     if limits is not None and (size := len(msgspec.json.encode(limits.as_event()))) > _BYTES:

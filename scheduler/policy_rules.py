@@ -92,13 +92,8 @@ _RULES: list[tuple[str, Callable[[Schedule], bool], str]] = [
 ]
 
 
-_KEYS = frozenset(key for key, *_ in _RULES)
-
-
 def wrong_policies(schedule: Schedule, given: Container[str]) -> Iterator[tuple[str, str]]:
     """Yield (key, what is wrong) for the keys that are given: no default breaks a rule."""
-    if not any(key in given for key in _KEYS):
-        return
     for key, is_wrong, message in _RULES:
         if key in given and is_wrong(schedule):
             yield key, message

@@ -14,10 +14,10 @@ from .business_days import Days
 if TYPE_CHECKING:
     from holidays import HolidayBase
 
-__all__ = ["InvalidCalendar", "public_holidays"]
+__all__ = ["YEARS", "InvalidCalendar", "public_holidays"]
 
 # Fixed, so that the same package gives the same days in every year; some countries are known for fewer.
-_YEARS = range(2020, 2050)
+YEARS = range(2020, 2050)
 
 
 class InvalidCalendar(TickpoolError):
@@ -44,11 +44,12 @@ def public_holidays(
         named = holidays.registry.COUNTRIES.get(country.lower().replace(" ", "_"), ("", country))[1]
         codes = holidays.list_supported_countries()
         _check("country", country, codes, "the codes of ISO 3166, such as `FR`", named)
-        known = holidays.country_holidays(country)
+        entity = functools.partial(holidays.country_holidays, country)
     else:
         market = market or ""
         _check("market", market, holidays.list_supported_financial(), "codes such as `XNYS`")
-        known = holidays.financial_holidays(market)
+        entity = functools.partial(holidays.financial_holidays, market)
+    known = entity()
     if subdivision is not None:
         parts = [*known.subdivisions, *known.subdivisions_aliases]
         if not parts:
@@ -56,11 +57,8 @@ def public_holidays(
         _check("subdivision", subdivision, parts, None)
     for category in categories:
         _check("categories", category, known.supported_categories, None)
-    years = range(max(_YEARS[0], known.start_year), min(_YEARS[-1], known.end_year) + 1)
-    chosen = categories or None
-    if country is not None:
-        return _days(holidays.country_holidays(country, subdivision, years, categories=chosen), years)
-    return _days(holidays.financial_holidays(market or "", None, years, categories=chosen), years)
+    years = range(max(YEARS[0], known.start_year), min(YEARS[-1], known.end_year) + 1)
+    return _days(entity(subdivision, years, categories=categories or None), years)
 
 
 def _days(found: HolidayBase, years: Collection[int]) -> Days:

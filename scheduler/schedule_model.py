@@ -116,8 +116,8 @@ class Schedule(msgspec.Struct, frozen=True, dict=True, forbid_unknown_fields=Tru
         if not defers:
             return fires
         # What is skipped as a holiday's is not deferred.
-        if days is not None and self._is_closed_on_holidays:
-            return AnyOf((fires, Deferring(Only(fires, Open(days)), defers)))
+        if (skipped := self._skipped_days) is not None:
+            return AnyOf((fires, Deferring(Only(fires, Open(skipped)), defers)))
         return Deferring(fires, defers)
 
     def _raw_fires(self) -> Trigger:
@@ -168,8 +168,9 @@ class Schedule(msgspec.Struct, frozen=True, dict=True, forbid_unknown_fields=Tru
         return None if rule.numbers else rule.on_holiday or "skip"
 
     @property
-    def _is_closed_on_holidays(self) -> bool:
-        return self.days is not None and self._on_holiday == "skip"
+    def _skipped_days(self) -> Days | None:
+        """The calendar at whose holidays it does not run."""
+        return self.days if self._on_holiday == "skip" else None
 
     def moved_from(self, fire: datetime) -> list[date]:
         """Return the holidays whose fire times have been moved to this one."""
@@ -181,12 +182,12 @@ class Schedule(msgspec.Struct, frozen=True, dict=True, forbid_unknown_fields=Tru
     @property
     def can_close(self) -> bool:
         """Say whether there may be fire times at which it does not run."""
-        return bool(self.blackout) or self._is_closed_on_holidays
+        return bool(self.blackout) or self._skipped_days is not None
 
     def closed(self, fire: datetime) -> str | None:
         """Say why the schedule does not run at one of its fire times, by one of CLOSED; None when it does."""
-        days = self.days
-        if days is not None and self._is_closed_on_holidays and fire.astimezone(self.zone).date() in days.holidays:
+        skipped = self._skipped_days
+        if skipped is not None and fire.astimezone(self.zone).date() in skipped.holidays:
             return "holiday"
         if not self.blackout:
             return None

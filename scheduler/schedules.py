@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
 from workers.dag import load_dag
 from workers.errors import Fault, InvalidFile, TickpoolError
 from workers.ownership import foreign_faults
-from workers.yamlfile import load_yaml
+from workers.yamlfile import load_trusted
 
+from .business_days import Days
 from .calendars import CALENDARS_FILE, Calendars, read_calendars
 from .dag_files import DagFiles, Signature, guard_stamps, stamp
 from .limits import Limits
@@ -41,8 +42,9 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 FILE_BYTES = 32 * 1024 * 1024
-_LIMITS_FILES = (LIMITS_FILE, "limits.yml")
-_CALENDARS_FILES = (CALENDARS_FILE, "calendars.yml")
+# What lies beside the schedule files and is none.
+_ASIDE = (Path(LIMITS_FILE).stem, Path(CALENDARS_FILE).stem)
+T = TypeVar("T")
 
 
 class NoSchedules(TickpoolError):
@@ -99,14 +101,15 @@ def read_configuration(directory: Path) -> Configuration:
     taken: dict[str, Schedule] = {}
     places: dict[str, Place] = {}
     dags = DagFiles(project)
-    foreign = [fault for place in (project, directory) for fault in foreign_faults(place)]
-    limits, faults = (Limits(), foreign) if foreign else _read_limits(files)
-    pools = None if faults else limits.pools
-    calendars, wrong = ({}, []) if foreign else _read_calendars(files)
-    faults += wrong
-    known = _Known(pools, None if wrong else calendars)
-    for file in files if not foreign else ():
-        if file.name in (*_LIMITS_FILES, *_CALENDARS_FILES):
+    faults = [fault for place in (project, directory) for fault in foreign_faults(place)]
+    readable = [] if faults else files
+    limits, wrong = _read_aside(readable, LIMITS_FILE, read_limits, Limits())
+    pools = None if faults or wrong else limits.pools
+    calendars, unread = _read_aside(readable, CALENDARS_FILE, read_calendars, dict[str, Days]())
+    faults += [*wrong, *unread]
+    known = _Known(pools, None if unread else calendars)
+    for file in readable:
+        if file.stem in _ASIDE:
             continue
         found, wrong = _read_file(file, project, dags, taken, known, places)
         if wrong:
@@ -178,20 +181,15 @@ def validate(directory: Path) -> tuple[list[str], list[Fault]]:
     return sorted(checked), sorted(faults)
 
 
-def _read_limits(files: Sequence[Path]) -> tuple[Limits, list[Fault]]:
-    """Read the limits among these files; none limit nothing."""
-    found = [file for file in files if file.name in _LIMITS_FILES]
-    if found and found[-1].name != LIMITS_FILE:
-        return Limits(), [Fault(str(found[-1]), 0, 0, f"limits are read from `{LIMITS_FILE}`; give it that name")]
-    return read_limits(found[0]) if found else (Limits(), [])
-
-
-def _read_calendars(files: Sequence[Path]) -> tuple[Calendars, list[Fault]]:
-    """Read the calendars among these files."""
-    found = [file for file in files if file.name in _CALENDARS_FILES]
-    if found and found[-1].name != CALENDARS_FILE:
-        return {}, [Fault(str(found[-1]), 0, 0, f"calendars are read from `{CALENDARS_FILE}`; give it that name")]
-    return read_calendars(found[0]) if found else ({}, [])
+def _read_aside(
+    files: Sequence[Path], name: str, read: Callable[[Path], tuple[T, list[Fault]]], nothing: T
+) -> tuple[T, list[Fault]]:
+    """Read the file of that name among these; without one there is `nothing`."""
+    stem = Path(name).stem
+    found = [file for file in files if file.stem == stem]
+    if found and found[-1].name != name:
+        return nothing, [Fault(str(found[-1]), 0, 0, f"{stem} are read from `{name}`; give it that name")]
+    return read(found[0]) if found else (nothing, [])
 
 
 def _read_file(
@@ -206,14 +204,9 @@ def _read_file(
 
     The `places` of schedules with `after` are noted: whom they follow is known when all files are read.
     """
-    if foreign := list(foreign_faults(file)):
-        return [], foreign
-    try:
-        document = load_yaml(file, max_bytes=FILE_BYTES)
-    except InvalidFile as error:
-        return [], list(error.faults)
-    if document.data is None:
-        return [], []
+    document, unread = load_trusted(file, max_bytes=FILE_BYTES)
+    if document is None:
+        return [], unread
     if not isinstance(document.data, list):
         return [], [document.fault((), "a schedule file is a list; begin each schedule with `- id: name`")]
     schedules: dict[str, Schedule] = {}

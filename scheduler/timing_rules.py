@@ -95,9 +95,8 @@ def _wrong_waits(schedule: Schedule, given: list[str]) -> Iterator[tuple[str, st
 
 def _wrong_calendar(schedule: Schedule) -> Iterator[str]:
     rule, numbers = schedule.calendar_rule, schedule.calendar_rule.numbers
-    names = [] if rule.name is None else ["name"]
-    yield from wrong_source(rule, names)
-    if not names and rule.country is None and rule.market is None:
+    yield from wrong_source(rule)
+    if rule.name is None and rule.country is None and rule.market is None:
         yield "it names no holidays; write `country`, `market`, or the `name` of one in calendars.yaml"
     if rule.business_day is not None and rule.on_holiday is not None:
         yield "`on_holiday` has no meaning with `business_day`, which is no holiday; leave it out"

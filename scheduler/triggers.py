@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 
 from .cron_times import EPOCH, Period, wall_time
 
-__all__ = ["AnyOf", "Every", "Never", "Times", "Trigger", "read_time"]
+__all__ = ["AnyOf", "Every", "Never", "Times", "Trigger", "in_utc", "read_time"]
 
 
 class Trigger(Protocol):
@@ -96,19 +96,19 @@ class AnyOf(NamedTuple):
 
     def next(self, after: datetime) -> datetime | None:
         """See Trigger."""
-        return min(filter(None, (each.next(after) for each in self.triggers)), key=_in_utc, default=None)
+        return min(filter(None, (each.next(after) for each in self.triggers)), key=in_utc, default=None)
 
     def prev(self, before: datetime) -> datetime | None:
         """See Trigger."""
-        return max(filter(None, (each.prev(before) for each in self.triggers)), key=_in_utc, default=None)
+        return max(filter(None, (each.prev(before) for each in self.triggers)), key=in_utc, default=None)
 
     def between(self, since: datetime, until: datetime) -> Iterator[datetime]:
         """See Trigger."""
         last = None
-        for fire in heapq.merge(*(each.between(since, until) for each in self.triggers), key=_in_utc):
-            if last is None or _in_utc(fire) > last:
+        for fire in heapq.merge(*(each.between(since, until) for each in self.triggers), key=in_utc):
+            if last is None or in_utc(fire) > last:
                 yield fire
-            last = _in_utc(fire)
+            last = in_utc(fire)
 
     def explain(self) -> str:
         """See Trigger."""
@@ -148,6 +148,6 @@ def read_time(text: str, zone: ZoneInfo) -> datetime:
     return moment.astimezone(UTC)
 
 
-def _in_utc(moment: datetime) -> datetime:
-    # Two times of one zone are compared by their wall clocks, which a change of the clock turns round.
+def in_utc(moment: datetime) -> datetime:
+    """Return it in UTC: two times of one zone compare by their wall clocks, which a change of the clock turns round."""
     return moment.astimezone(UTC)

@@ -862,6 +862,7 @@ def test_a_bound_on_catch_up_is_no_flood() -> None:
         ("30 2 * * *", {"blackout": {"cron": "0 2 * * *", "duration": "1h"}}, "blackout"),
         ("30 2 * * *", {"blackout": {"cron": "0 2 * * *", "duration": "1h", "then": "defer"}}, None),
         ("* * * * *", {"blackout": {"cron": "0 2 * * *", "duration": "1h"}}, None),
+        ("* * * * *", {"blackout": {"from": "2026-11-01", "to": "2026-12-31"}}, None),  # it goes on after that
         ("* * * * *", {}, None),
     ],
 )

@@ -19,10 +19,11 @@ import yaml
 from .beneath import LiesOutside, NotRegular, open_inside
 from .convert import Converter, read_duration
 from .errors import Fault, InvalidFile, TickpoolError
+from .ownership import foreign_faults
 from .yamlhints import lines_of
 from .yamltree import NotPlain, Spot, Survey, read_plain, survey
 
-__all__ = ["MAX_BYTES", "At", "Document", "load_yaml"]
+__all__ = ["MAX_BYTES", "At", "Document", "load_trusted", "load_yaml"]
 
 MAX_BYTES = 1024 * 1024
 
@@ -49,6 +50,20 @@ def load_yaml(
     if found.faults:
         raise InvalidFile([Fault(shown, *fault) for fault in sorted(found.faults)])
     return Document(shown, body, found.data)
+
+
+def load_trusted(path: Path, *, max_bytes: int = MAX_BYTES) -> tuple[Document | None, list[Fault]]:
+    """Read a file as `load_yaml` does, if nobody may write it whom root would not trust; return it and its faults.
+
+    The document is None where there are faults, and where the file is empty.
+    """
+    if foreign := list(foreign_faults(path)):
+        return None, foreign
+    try:
+        document = load_yaml(path, max_bytes=max_bytes)
+    except InvalidFile as error:
+        return None, list(error.faults)
+    return (None if document.data is None else document), []
 
 
 class Document:

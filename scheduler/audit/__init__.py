@@ -153,10 +153,10 @@ class _Auditor:
         try:
             name = event["event"]
             now = seconds(event["timestamp"])
-            if self._checkpoint is not None and name == "checkpoint":
-                self._checkpoint.append(event)
-                return
             if self._checkpoint is not None:
+                if name == "checkpoint":
+                    self._checkpoint.append(event)
+                    return
                 self._compare_checkpoint()
             if self.services.leader is not None:
                 self.services.pass_time(event, now)

@@ -102,7 +102,7 @@ class Account:
                 self._ledger.violate("G3", f"{text} its expression has {len(found)}")
             elif not found:
                 self._ledger.violate("G3", f"`{self._id}` has no fire time from {_iso(first)} to {_iso(last)}")
-            if reason in CLOSED and not is_more:
+            if reason in CLOSED:
                 self.check_closed(found, reason)
             if any(fire in self.judged or _holds(self.missed, fire) for fire in found):
                 text = f"a missed fire time of `{self._id}` from {_iso(first)} to {_iso(last)} has its verdict already"
@@ -119,15 +119,12 @@ class Account:
             self.missed.sort()
         self.watermark, self.latest = max(self.watermark, last), max(self.latest, last)
 
-    @property
-    def can_close(self) -> bool:
-        """Say whether its definition may close fire times."""
-        return self._schedule is not None and self._schedule.can_close
-
     def check_closed(self, fires: list[int], reason: str | None) -> None:
         """A schedule runs at no fire time that its definition closes, and is skipped for that reason at no other."""
         schedule = self._schedule
-        for fire in fires if self.can_close or reason in CLOSED else ():
+        if reason not in CLOSED and (schedule is None or not schedule.can_close):
+            return
+        for fire in fires:
             why = schedule.closed(datetime.fromtimestamp(fire, UTC)) if schedule is not None else None
             if why != (reason if reason in CLOSED else None):
                 text = f"is judged as {reason or 'enqueued'}, and by its definition it is {why or 'open'}"

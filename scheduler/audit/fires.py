@@ -73,8 +73,7 @@ class FireBook:
             self._services.judge(fire)
             self._check_time(event, fire, now)
         account.judge(fire, by_service=by_service)
-        if account.can_close or not is_enqueued:
-            account.check_closed([fire], None if is_enqueued else str(event.get("reason")))
+        account.check_closed([fire], None if is_enqueued else str(event.get("reason")))
 
     def miss(self, event: Event) -> None:
         """Take in a range of missed fire times."""

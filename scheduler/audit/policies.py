@@ -19,7 +19,7 @@ __all__ = ["PolicyBook"]
 # Times that a request names are compared with those of other processes on one machine, and a clock may be slewed.
 _SLACK_S = 1.0
 # What a request says of moments.
-_TERMS = frozenset(("not_before", "start_by", "deadline"))
+_TERMS = ("not_before", "start_by", "deadline")
 _SKIPS = ("overlap", "max_queued", "start_deadline", *CLOSED)
 
 
@@ -186,12 +186,8 @@ class PolicyBook:
         self._ledger.count("deadline", "missed", self._missed)
 
     def _open(self, run_id: str, request: Event) -> _Terms:
-        if _TERMS.isdisjoint(request):  # most have none
-            terms = self._terms[run_id] = _Terms(self._ledger.place, request, None, None, None)
-            return terms
         not_before, start_by, deadline = (
-            None if request.get(name) is None else seconds(request[name])
-            for name in ("not_before", "start_by", "deadline")
+            None if request.get(name) is None else seconds(request[name]) for name in _TERMS
         )
         terms = self._terms[run_id] = _Terms(self._ledger.place, request, not_before, start_by, deadline)
         if deadline is not None:
@@ -201,11 +197,10 @@ class PolicyBook:
 
     def _check_terms(self, run_id: str, event: Event, terms: _Terms) -> None:
         """They begin with the fire time, and are in order."""
-        if _TERMS.isdisjoint(event) or event["event"] != "schedule_enqueued" or not event.get("minute"):
+        given = [each for each in (terms.not_before_s, terms.start_by_s, terms.deadline_s) if each is not None]
+        if not given or event["event"] != "schedule_enqueued" or not event.get("minute"):
             return
-        moments = (seconds(event["minute"]), terms.not_before_s, terms.start_by_s, terms.deadline_s)
-        given = [each for each in moments if each is not None]
-        if given != sorted(given):
+        if given != sorted(given) or seconds(event["minute"]) > given[0]:
             self._ledger.violate("lateness", f"the times of run `{run_id}` are not in order")
 
     def _tell(self, run_id: str, terms: _Terms) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from .figures import Outcome, ScheduleFigures, quantile
+from .figures import Outcome, quantile
 from .report import Forecast
 
 __all__ = ["Comparison", "Difference", "compare"]
@@ -73,11 +73,7 @@ def _measures(outcome: Outcome, name: str) -> Measures | None:
     figures = outcome.schedules.get(name)
     if figures is None:
         return None
-    return Measures(figures.runs, _lost(figures), figures.deadline_misses, _p95_s(figures.waits_s))
-
-
-def _lost(figures: ScheduleFigures) -> int:
-    return figures.skipped.total() + figures.missed.total() + figures.cancelled["start_deadline"]
+    return Measures(figures.runs, figures.lost, figures.deadline_misses, _p95_s(figures.waits_s))
 
 
 def _p95_s(waits_s: Iterable[float]) -> float:
@@ -87,7 +83,7 @@ def _p95_s(waits_s: Iterable[float]) -> float:
 def _worse_in_all(old: Outcome, new: Outcome) -> Iterable[str]:
     counts = (
         ("deadlines missed", old.deadline_misses, new.deadline_misses),
-        ("fire times that never run", _all_lost(old), _all_lost(new)),
+        ("fire times that never run", old.lost, new.lost),
         ("runs that give way to the next", old.cancelled["replaced"], new.cancelled["replaced"]),
         ("runs that wait at the end", old.waiting_at_end, new.waiting_at_end),
     )
@@ -97,10 +93,6 @@ def _worse_in_all(old: Outcome, new: Outcome) -> Iterable[str]:
     before_s, after_s = _p95_s(old.waits_s()), _p95_s(new.waits_s())
     if _is_longer(before_s, after_s, _ALL_S):
         yield f"p95 wait of all runs: {before_s:.1f} s -> {after_s:.1f} s"
-
-
-def _all_lost(outcome: Outcome) -> int:
-    return sum(map(_lost, outcome.schedules.values()))
 
 
 def _worse_for_one(pairs: Iterable[Difference]) -> Iterable[str]:

@@ -32,6 +32,11 @@ class ScheduleFigures:
         self.cancelled: Counter[str] = Counter()
         self.waits_s = array("d")
 
+    @property
+    def lost(self) -> int:
+        """How many fire times never run: skipped, missed, or too late to start."""
+        return self.skipped.total() + self.missed.total() + self.cancelled["start_deadline"]
+
     def as_json(self) -> dict[str, Any]:
         """Return them as `--json` shows them; seconds with three digits."""
         return {
@@ -114,6 +119,11 @@ class Outcome:
     def cancelled(self) -> Counter[str]:
         """How many runs were too late to start (`start_deadline`), or gave way to the next one (`replaced`)."""
         return sum((each.cancelled for each in self.schedules.values()), Counter())
+
+    @property
+    def lost(self) -> int:
+        """How many fire times never run."""
+        return sum(each.lost for each in self.schedules.values())
 
     @property
     def deadline_misses(self) -> int:

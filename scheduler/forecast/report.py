@@ -62,8 +62,7 @@ class Forecast(NamedTuple):
 
 
 def _badness(figures: ScheduleFigures) -> tuple[int, int, float]:
-    lost = figures.skipped.total() + figures.missed.total() + figures.cancelled["start_deadline"]
-    return figures.deadline_misses, lost, max(figures.waits_s, default=0.0)
+    return figures.deadline_misses, figures.lost, max(figures.waits_s, default=0.0)
 
 
 def _hour(outcome: Outcome, first: int) -> dict[str, Any]:

@@ -53,12 +53,14 @@ def always_closed(schedule: Schedule, now: datetime) -> Iterator[Finding]:
     if not schedule.can_close:
         return
     reasons: set[str] = set()
-    for fire in islice(schedule.fires.between(now.astimezone(schedule.zone), now + _FAR), _LOOKED_AT):
+    fires = schedule.fires.between(now.astimezone(schedule.zone), now + _FAR)
+    for fire in islice(fires, _LOOKED_AT):
         reason = schedule.closed(fire)
         if reason is None:
             return
         reasons.add(reason)
-    if reasons:
+    # Of what lies beyond those looked at, nothing is known.
+    if reasons and next(fires, None) is None:
         key = "calendar" if "holiday" in reasons else "blackout"
         texts = " and ".join(sorted(reasons))
         message = f"it would never run: all its fire times of five years are closed ({texts})"
