@@ -202,7 +202,8 @@ def _read_file(
 ) -> tuple[list[Schedule], list[Fault]]:
     """Read one file; `taken` are the schedules of the files before it.
 
-    The `places` of schedules with `after` are noted: whom they follow is known when all files are read.
+    The `places` of schedules with `after` are noted: whom they follow is known when all files are read. A file with
+    faults gives none.
     """
     document, unread = load_trusted(file, max_bytes=FILE_BYTES)
     if document is None:
@@ -210,6 +211,7 @@ def _read_file(
     if not isinstance(document.data, list):
         return [], [document.fault((), "a schedule file is a list; begin each schedule with `- id: name`")]
     schedules: dict[str, Schedule] = {}
+    followers: dict[str, Place] = {}
     faults: list[Fault] = []
     for index, entry in enumerate(document.data):
         if not isinstance(entry, dict):
@@ -233,5 +235,7 @@ def _read_file(
                 faults += dags.faults(document, (index,), what, each.on_deadline, {}, "on_deadline")
             schedules[each.id] = each
             if each.after is not None:
-                places[each.id] = (document, index)
+                followers[each.id] = (document, index)
+    if not faults:
+        places.update(followers)
     return list(schedules.values()), faults

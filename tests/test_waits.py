@@ -201,6 +201,17 @@ def test_a_contradiction_is_refused_with_its_place_and_the_way_out(
     assert [schedule.id for schedule in load_schedules(directory)] == ["extract"]
 
 
+def test_a_schedule_that_follows_another_in_a_file_with_a_fault_is_left_out_with_it(tmp_path: Path) -> None:
+    (tmp_path / "dags").mkdir()
+    (tmp_path / "dags" / "d.yaml").write_text("id: d\ntasks: [{id: t, run: 'true'}]\n")
+    (tmp_path / "schedules").mkdir()
+    follower = {"id": "s", "after": "extract", "dag": "dags/d.yaml"}
+    wrong = {"id": "extract", "cron": "* * * *", "dag": "dags/d.yaml"}
+    (tmp_path / "schedules" / "a.yaml").write_text(json.dumps([follower, wrong]))
+    found = read_configuration(tmp_path / "schedules")
+    assert (found.schedules, [fault.message[:20] for fault in found.faults]) == ([], ["schedule `extract`: "])
+
+
 def test_a_name_with_a_matrix_stands_for_all_its_combinations(tmp_path: Path) -> None:
     (tmp_path / "dags").mkdir()
     (tmp_path / "dags" / "d.yaml").write_text("id: d\nparams: {region: x}\ntasks: [{id: t, run: 'true'}]\n")
