@@ -112,6 +112,28 @@ def test_runs_filters_by_status_and_limit(tickpool: Tickpool) -> None:
     assert "bad.manual." in tickpool("runs", "--status", "failed").stdout
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("next --count x", "next: argument --count: x: write a whole number from 1 to 1000000"),
+        ("next --count 0", "next: argument --count: 0: write a whole number from 1 to 1000000"),
+        ("runs --limit -1", "runs: argument --limit: -1: write a whole number from 1 to 1000000"),
+        ("status --watch -1", "status: argument --watch: -1: write a number from 0.01 to 86400"),
+        ("status --watch nan", "status: argument --watch: nan: write a number from 0.01 to 86400"),
+        ("status --watch soon", "status: argument --watch: soon: write a number from 0.01 to 86400"),
+        (f"forecast --days {'9' * 50}", f"forecast: argument --days: {'9' * 40}: write a whole number from 1 to 366"),
+        ("forecast --workers 1.5", "forecast: argument --workers: 1.5: write a whole number from 1 to 1000"),
+        ("selftest --kills none", "selftest: argument --kills: none: write a whole number from 1 to 1000000"),
+    ],
+)
+def test_a_number_that_an_option_cannot_take_is_told_with_what_it_can(
+    tickpool: Tickpool, words: str, told: str
+) -> None:
+    done = tickpool(*words.split())
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"tickpool {told} (see tickpool {words.split()[0]} --help)\n"
+
+
 def test_validate_names_every_fault_of_every_file_and_exits_1(tickpool: Tickpool, project: Path) -> None:
     assert tickpool("validate").returncode == 0
     (project / "schedules" / "more.yaml").write_text(

@@ -13,11 +13,11 @@ from workers.errors import InvalidFile
 from workers.units import Duration
 
 from .output import print_json, show
-from .parser import Command, add_dir, read_moment
+from .parser import Command, add_dir, read_moment, whole_number
 from .progress import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from scheduler.durations import Durations
     from scheduler.forecast.report import Forecast
@@ -75,24 +75,13 @@ def _foresee(directory: Path, durations: Mapping[str, Durations], options: argpa
     return Forecast(outcome, len(enabled), unknown, assumed_s, advice)
 
 
-def _number(most: int) -> Callable[[str], int]:
-    """Return what reads a whole number from 1 to `most`."""
-
-    def read(text: str) -> int:
-        if not text.isdecimal() or not 1 <= int(text) <= most:
-            raise argparse.ArgumentTypeError(f"{text}: write a number from 1 to {most}")
-        return int(text)
-
-    return read
-
-
 def _add_forecast(parser: argparse.ArgumentParser) -> None:
     add_dir(parser)
-    parser.add_argument("--days", type=_number(_MOST_DAYS), default=7, metavar="N", help="how far (default: 7)")
+    parser.add_argument("--days", type=whole_number(1, _MOST_DAYS), default=7, metavar="N", help="how far (default: 7)")
     parser.add_argument(
         "--against", type=Path, metavar="DIR", help="the schedules as they are; exit 1 when those of --dir are worse"
     )
-    parser.add_argument("--workers", type=_number(1000), metavar="N", help="default: SCHED_MAX_PARALLEL")
+    parser.add_argument("--workers", type=whole_number(1, 1000), metavar="N", help="default: SCHED_MAX_PARALLEL")
     parser.add_argument(
         "--assume", default="60s", metavar="DURATION", help="the length of runs without history (default: 60s)"
     )

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from .output import fault_row, print_json, say, show
-from .parser import Command, add_dir
+from .parser import Command, add_dir, number, whole_number
 
 if TYPE_CHECKING:
     from workers.events import Event
@@ -53,7 +53,7 @@ def _runs(options: argparse.Namespace) -> int:
             and options.status in (None, event.get("status"))
         )
 
-    found = list(islice(filter(is_wanted, last_events()), max(0, options.limit)))
+    found = list(islice(filter(is_wanted, last_events()), options.limit))
     if options.json:
         print_json(found)
     else:
@@ -75,13 +75,17 @@ def _validate(options: argparse.Namespace) -> int:
 
 
 def _add_status(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--watch", nargs="?", type=float, const=2.0, metavar="SECONDS", help="show it again and again")
+    parser.add_argument(
+        "--watch", nargs="?", type=number(0.01, 86_400), const=2.0, metavar="SECONDS", help="show it again and again"
+    )
 
 
 def _add_runs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--schedule", metavar="ID", help="of one schedule")
     parser.add_argument("--status", metavar="STATUS", help="with one outcome, such as failed")
-    parser.add_argument("--limit", type=int, default=20, metavar="N", help="how many (default: 20)")
+    parser.add_argument(
+        "--limit", type=whole_number(1, 1_000_000), default=20, metavar="N", help="how many (default: 20)"
+    )
 
 
 COMMANDS = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -13,7 +14,7 @@ from workers.errors import TickpoolError
 
 from .output import complain
 
-__all__ = ["Command", "InvalidMoment", "Parser", "add_dir", "read_moment"]
+__all__ = ["Command", "InvalidMoment", "Parser", "add_dir", "number", "read_moment", "whole_number"]
 
 
 class Parser(argparse.ArgumentParser):
@@ -30,6 +31,32 @@ class Command(NamedTuple):
     text: str
     act: Callable[[argparse.Namespace], int]
     add_arguments: Callable[[argparse.ArgumentParser], object]
+
+
+def whole_number(least: int, most: int) -> Callable[[str], int]:
+    """Return what reads a whole number of these bounds, a `type` of argparse."""
+
+    def read(text: str) -> int:
+        if len(text) > len(str(most)) or not text.isdecimal() or not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"{text[:40]}: write a whole number from {least} to {most}")
+        return int(text)
+
+    return read
+
+
+def number(least: float, most: float) -> Callable[[str], float]:
+    """Return what reads a number of these bounds, a `type` of argparse."""
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"{text[:40]}: write a number from {least:g} to {most:g}")
+        return value
+
+    return read
 
 
 def add_dir(parser: argparse.ArgumentParser) -> None:

@@ -14,7 +14,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from .output import print_json
-from .parser import Command
+from .parser import Command, whole_number
 from .progress import Progress
 
 if TYPE_CHECKING:
@@ -89,16 +89,14 @@ def _interrupted_by_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _kills(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 1_000_000:
-        raise argparse.ArgumentTypeError(f"{text}: write a number from 1 to 1000000")
-    return int(text)
-
-
 def _add_selftest(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dir", type=Path, metavar="DIR", help="on the disk to test (default: a temporary directory)")
-    parser.add_argument("--kills", type=_kills, default=200, metavar="N", help="processes to kill (default: 200)")
-    parser.add_argument("--seed", type=int, metavar="S", help="of the dice (default: another each time)")
+    parser.add_argument(
+        "--kills", type=whole_number(1, 1_000_000), default=200, metavar="N", help="processes to kill (default: 200)"
+    )
+    parser.add_argument(
+        "--seed", type=whole_number(0, 2**64), metavar="S", help="of the dice (default: another each time)"
+    )
 
 
 COMMANDS = {

@@ -11,7 +11,7 @@ from workers.errors import TickpoolError, did_you_mean
 from workers.units import Duration, InvalidDuration
 
 from .output import complain, fault_row, print_json, say, show, width
-from .parser import Command, InvalidMoment, add_dir, read_moment
+from .parser import Command, InvalidMoment, add_dir, read_moment, whole_number
 
 __all__ = ["COMMANDS"]
 
@@ -32,7 +32,7 @@ def _next(options: argparse.Namespace) -> int:
         if not schedules:
             raise UnknownSchedule(options.schedule, names)
     count = options.count if options.count is not None or until else _COUNT
-    rows = fires_ahead(schedules, now, count=None if count is None else max(0, count), until=until)
+    rows = fires_ahead(schedules, now, count=count, until=until)
     if options.json:
         print_json(rows)
     else:
@@ -106,7 +106,12 @@ def _lint(options: argparse.Namespace) -> int:
 def _add_next(parser: argparse.ArgumentParser) -> None:
     add_dir(parser)
     parser.add_argument("schedule", nargs="?", metavar="SCHEDULE", help="of one schedule")
-    parser.add_argument("--count", type=int, metavar="N", help=f"how many of each (default: {_COUNT}, or all to T)")
+    parser.add_argument(
+        "--count",
+        type=whole_number(1, 1_000_000),
+        metavar="N",
+        help=f"how many of each (default: {_COUNT}, or all to T)",
+    )
     parser.add_argument("--until", metavar="T", help="up to this ISO time, or this far ahead, such as 7d")
 
 
