@@ -25,6 +25,7 @@ __all__ = [
     "judge_arrival",
     "missed_between",
     "run_id_for",
+    "run_terms",
     "skipped_arrival",
 ]
 
@@ -204,26 +205,31 @@ def _missed(schedule: Schedule, fires: Sequence[datetime], reason: str) -> Event
 def _request(schedule: Schedule, fire: datetime, number: int, *, is_late: bool) -> Event:
     """Return the RunRequest, which is the event that records it; the `number`th of that moment."""
     request = _verdict(schedule, fire, "schedule_enqueued")
-    request |= {
-        "run_id": f"{schedule.id}.{_compact(request['minute'])}" + (f"-{number}" if number > 1 else ""),
-        "attempt": 1,
+    run_id = f"{schedule.id}.{_compact(request['minute'])}" + (f"-{number}" if number > 1 else "")
+    request |= {"run_id": run_id, "attempt": 1, **run_terms(schedule), "overlap": schedule.overlap}
+    if is_late:
+        request["catchup"] = schedule.catchup
+    _add_times(request, schedule, fire, is_late=is_late)
+    return request
+
+
+def run_terms(schedule: Schedule) -> Event:
+    """Return what the schedule says of every run of it, whoever asks for one."""
+    terms: Event = {
         "dag": schedule.dag,
         "project": schedule.project,
         "tenant": schedule.tenant,
         "params": schedule.params,
-        "overlap": schedule.overlap,
     }
     if schedule.priority:
-        request["priority"] = schedule.priority
+        terms["priority"] = schedule.priority
     if schedule.pool is not None:
-        request["pool"] = schedule.pool
-    if is_late:
-        request["catchup"] = schedule.catchup
+        terms["pool"] = schedule.pool
     if schedule.timeout is not None:
-        request["timeout_s"] = schedule.timeout.total_seconds()
+        terms["timeout_s"] = schedule.timeout.total_seconds()
     if schedule.retries.max:
         retries = schedule.retries
-        request["retries"] = {
+        terms["retries"] = {
             "max": retries.max,
             "delay_s": retries.delay.total_seconds(),
             "backoff": retries.backoff,
@@ -231,9 +237,8 @@ def _request(schedule: Schedule, fire: datetime, number: int, *, is_late: bool) 
             "jitter": retries.jitter,
         }
     if schedule.retry_on_crash:
-        request["retry_on_crash"] = True
-    _add_times(request, schedule, fire, is_late=is_late)
-    return request
+        terms["retry_on_crash"] = True
+    return terms
 
 
 def _add_times(request: Event, schedule: Schedule, fire: datetime, *, is_late: bool) -> None:

@@ -25,7 +25,7 @@ from .settings import read_settings
 from .terminal import clean, make_safe
 from .worker import Executor
 
-__all__ = ["add_arguments", "main", "run_by_hand"]
+__all__ = ["add_arguments", "checked_params", "main", "run_by_hand", "show_task"]
 
 
 class _Parser(argparse.ArgumentParser):
@@ -76,10 +76,7 @@ def run_by_hand(options: argparse.Namespace) -> int:
 
 
 def _run(dag: Dag, path: Path, project: Path, options: argparse.Namespace, mask: Mask) -> int:
-    params = _read_params(dag, options.param)
-    wrong = check_params(dag, params)
-    if wrong:
-        raise InvalidFile([Fault(str(options.dag), 0, 0, message) for message in wrong])
+    params = checked_params(dag, str(options.dag), options.param)
     info = RunInfo.manual(dag.id, datetime.now(UTC))
     request = {
         "event": "run_requested",
@@ -103,7 +100,7 @@ def _run(dag: Dag, path: Path, project: Path, options: argparse.Namespace, mask:
     settings = read_settings(os.environ)
     arm(settings.failpoints)
     os.environ.update(settings.environ())
-    executor = Executor(settings, on_task_event=None if options.json else _show)
+    executor = Executor(settings, on_task_event=None if options.json else show_task)
     told = {**request, "params": mask.plain(params)}
     is_ours = executor.claim(told, stop, ask_first=True)
     result = executor.perform(request, stop) if is_ours else executor.refusal(request, stop)
@@ -112,6 +109,20 @@ def _run(dag: Dag, path: Path, project: Path, options: argparse.Namespace, mask:
     else:
         print(clean(f"{result.status}  {result.duration_s:.2f} s" + (f"  {result.reason}" if result.reason else "")))
     return 0 if result.status == "success" else 1
+
+
+def checked_params(
+    dag: Dag, shown: str, given: Sequence[str], known: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return the params of a run from `NAME=VALUE` texts, over those `known`; `shown` is the DAG's name in messages.
+
+    Raises InvalidParam, and InvalidFile for params that the DAG does not take.
+    """
+    params = {**(known or {}), **_read_params(dag, given)}
+    wrong = check_params(dag, params)
+    if wrong:
+        raise InvalidFile([Fault(shown, 0, 0, message) for message in wrong])
+    return params
 
 
 def _read_params(dag: Dag, given: Sequence[str]) -> dict[str, Any]:
@@ -133,8 +144,8 @@ def _read_params(dag: Dag, given: Sequence[str]) -> dict[str, Any]:
     return params
 
 
-def _show(event: Mapping[str, Any] | Event) -> None:
-    """Print a line when a task ends."""
+def show_task(event: Mapping[str, Any] | Event) -> None:
+    """Print a line when a task has ended, or is to be tried again."""
     name, task = event["event"], event.get("task_id")
     if name == "task_finished":
         seconds = f"{event.get('duration_s') or 0:.2f} s"

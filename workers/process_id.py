@@ -5,11 +5,12 @@ from __future__ import annotations
 import errno
 import functools
 import os
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-__all__ = ["Identity", "Stat", "identity", "is_alive", "read_stat", "recorded_identity"]
+__all__ = ["Identity", "Stat", "identity", "is_alive", "read_stat", "recorded_identity", "send_signal"]
 
 
 class Identity(NamedTuple):
@@ -79,3 +80,21 @@ def is_alive(process: Identity) -> bool:
     stat = read_stat(process.pid)
     same = stat is not None and stat.starttime == process.starttime and process.boot_id == _boot_id()
     return same and stat is not None and stat.is_running
+
+
+def send_signal(process: Identity, number: int) -> bool:
+    """Send a signal to this very process; say whether it was there. Raises PermissionError."""
+    try:
+        pidfd = os.pidfd_open(process.pid)
+    except ProcessLookupError:
+        return False
+    try:
+        # The descriptor holds on to whatever has the pid now; if that is the process, it stays so.
+        if not is_alive(process):
+            return False
+        signal.pidfd_send_signal(pidfd, number)
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(pidfd)
+    return True

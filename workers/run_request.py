@@ -93,7 +93,8 @@ def cancel_requested(run_id: str, reason: str, by: str | None = None) -> dict[st
 
     A run that waits is closed without a start, one that runs gets SIGTERM; one that is not open is left alone.
     """
-    return {"event": "cancel_requested", "run_id": run_id, "reason": reason, **({"by": by} if by else {})}
+    why = {"reason": reason, "by": by}
+    return {"event": "cancel_requested", "run_id": run_id, **{key: text for key, text in why.items() if text}}
 
 
 def cancel_text(cancel: Mapping[str, Any]) -> str:

@@ -20,6 +20,8 @@ __all__ = ["PolicyBook"]
 _SLACK_S = 1.0
 # What a request says of moments.
 _TERMS = ("not_before", "start_by", "deadline")
+# How the reason of an end begins for which somebody has asked.
+_ASKED = ("cancelled: replaced by ", "cancelled: asked for by ")
 _SKIPS = ("overlap", "max_queued", "start_deadline", *CLOSED)
 
 
@@ -131,7 +133,7 @@ class PolicyBook:
         """Take in an end, whatever follows."""
         run_id, reason = event["run_id"], str(event.get("reason"))
         terms = self._terms[run_id]
-        if reason.startswith("cancelled: replaced by ") and not self._is_asked(event, terms):
+        if reason.startswith(_ASKED) and not self._is_asked(event, terms):
             self._ledger.violate("overlap", f"run `{run_id}` ends as {reason!r:.200}, and nobody has asked for that")
         if not event.get("next_attempt"):
             self._look_at(run_id, terms, now)

@@ -49,7 +49,7 @@ def _runs(options: argparse.Namespace) -> int:
     def is_wanted(event: Event) -> bool:
         return (
             is_final(event)
-            and options.schedule in (None, event.get("schedule_id"))
+            and (options.schedule is None or _is_of(event, options.schedule))
             and options.status in (None, event.get("status"))
         )
 
@@ -59,6 +59,11 @@ def _runs(options: argparse.Namespace) -> int:
     else:
         show(render_runs(found))
     return 0
+
+
+def _is_of(event: Event, schedule_id: str) -> bool:
+    """Say whether the run is one of the schedule, asked for by the time or by hand."""
+    return event.get("schedule_id") == schedule_id or str(event.get("run_id")).startswith(f"{schedule_id}.manual.")
 
 
 def _validate(options: argparse.Namespace) -> int:

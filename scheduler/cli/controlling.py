@@ -1,0 +1,281 @@
+"""The commands that ask: trigger, cancel."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from workers.errors import TickpoolError, did_you_mean
+
+from .output import complain, print_json, say
+from .parser import Command, add_dir, read_moment
+
+if TYPE_CHECKING:
+    from scheduler.open_runs import Run
+    from scheduler.state_store import StateStore
+    from workers.events import Event
+    from workers.settings import Settings
+
+__all__ = ["COMMANDS"]
+
+_POLL_S = 0.05
+_SHOWN = 10
+
+
+class NothingToTrigger(TickpoolError):
+    """A name that is neither a schedule nor a DAG file: (the name, the schedules, their directory)."""
+
+    def __str__(self) -> str:
+        name, schedules, directory = self.args
+        near = did_you_mean(name, schedules)
+        way_out = "" if near.endswith("?") else "; or name a DAG file, such as dags/report.yaml"
+        return f"no schedule `{name[:128]}` in {directory}{near}{way_out}"
+
+
+class NothingNamed(TickpoolError):
+    """A cancel of nothing."""
+
+    def __str__(self) -> str:
+        return "cancel what? name a run, --schedule ID, or --queued"
+
+
+class NotOpen(TickpoolError):
+    """A run that cannot be cancelled: (its id, the open runs)."""
+
+    def __str__(self) -> str:
+        name, names = self.args
+        return f"no open run `{name[:128]}`{did_you_mean(name, names) if names else '; none is open'}"
+
+
+def _operator() -> str:
+    """Return who asks, as USER@HOST; behind sudo the one who typed it."""
+    import pwd
+
+    user = os.environ.get("SUDO_USER") if os.geteuid() == 0 else None
+    if not user:
+        try:
+            user = pwd.getpwuid(os.geteuid()).pw_name
+        except KeyError:  # a container may have no entry for its user
+            user = str(os.geteuid())
+    return f"{user}@{socket.gethostname()}"
+
+
+@contextmanager
+def _opened(settings: Settings) -> Iterator[StateStore]:
+    from scheduler.state_store import StateStore
+
+    store = StateStore(settings.state_log())
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+# -- trigger ----------------------------------------------------------------------------------------------------------
+
+
+def _trigger(options: argparse.Namespace) -> int:
+    from scheduler.control import service_of, wake
+    from workers.segments import LogReader
+    from workers.settings import read_settings
+
+    settings = read_settings(os.environ)
+    request = _request(options)
+    ends: list[Event] = []
+
+    def note(event: Event) -> None:
+        if event["event"] == "run_finished" and event.get("run_id") == request["run_id"]:
+            ends.extend([event] if not event.get("next_attempt") else [])
+
+    tasks = LogReader(settings.events_path) if options.follow else None
+    with _opened(settings) as store:
+        store.follow(note)
+        (recorded,) = store.commit(lambda _: [request])
+        is_served = wake(service_of(store.history))
+        if not options.json:
+            say(f"Requested {request['run_id']}")
+        if not is_served:
+            complain("no service runs on this log; the run waits for one")
+        if options.wait or options.follow:
+            _wait(store, lambda: bool(ends), lambda: _show_tasks(tasks, request["run_id"]))
+    if options.json:
+        print_json({"request": recorded, "end": ends[0] if ends else None})
+    elif ends:
+        end = ends[0]
+        say(
+            f"{end['status']}  {end.get('duration_s') or 0:.2f} s" + (f"  {end['reason']}" if end.get("reason") else "")
+        )
+    return 1 if ends and ends[0]["status"] != "success" else 0
+
+
+def _request(options: argparse.Namespace) -> Event:
+    """Return what is asked for. Raises TickpoolError."""
+    from scheduler.control import request_dag, request_schedule
+    from scheduler.schedules import read_configuration
+    from workers.__main__ import checked_params
+    from workers.dag import load_dag
+
+    now, by = datetime.now(UTC), _operator()
+    at = read_moment("--at", options.at) if options.at else None
+    configuration = read_configuration(options.dir)
+    schedules = {schedule.id: schedule for schedule in configuration.schedules}
+    schedule = schedules.get(options.name)
+    if schedule is not None:
+        project = Path(schedule.project)
+        dag = load_dag(project / schedule.dag, project)
+        params = checked_params(dag, schedule.dag, options.param, schedule.params)
+        return request_schedule(schedule, params, now, at, by)
+    if not options.name.endswith((".yaml", ".yml")):
+        for fault in configuration.faults:  # it may be in a file that cannot be read
+            complain(fault)
+        raise NothingToTrigger(options.name, schedules, options.dir)
+    path, project = Path(os.path.abspath(options.name)), options.dir.absolute().parent
+    dag = load_dag(path, project)
+    params = checked_params(dag, options.name, options.param, {})
+    return request_dag(dag.id, os.path.relpath(path, project), str(project), params, now, at, by)
+
+
+def _show_tasks(tasks: Any, run_id: str) -> None:
+    from workers.__main__ import show_task
+
+    for event in tasks.read() if tasks is not None else ():
+        if event.get("run_id") == run_id:
+            show_task(event)
+
+
+def _wait(store: StateStore, is_done: Callable[[], bool], show: Callable[[], None] = lambda: None) -> None:
+    while not is_done():
+        time.sleep(_POLL_S)
+        store.refresh()
+        show()
+
+
+# -- cancel -----------------------------------------------------------------------------------------------------------
+
+
+def _cancel(options: argparse.Namespace) -> int:
+    from scheduler.control import cancel, process_to_signal, service_of, wake
+    from workers.process_id import send_signal
+    from workers.settings import read_settings
+
+    if not (options.run or options.schedule or options.queued):
+        raise NothingNamed
+    by = _operator()
+    with _opened(read_settings(os.environ)) as store:
+        ends: dict[str, Event] = {}
+        runs: list[Run] = []
+        trees: dict[str, list[dict[str, Any]]] = {}
+
+        def note(event: Event) -> None:
+            if event["event"] == "run_finished" and not event.get("next_attempt"):
+                ends[event["run_id"]] = event
+
+        def decide(history: Any) -> list[Event]:
+            runs.extend(_chosen(list(history.runs.values()), options))
+            return [event for run in runs for event in cancel(run, by)]
+
+        store.refresh()
+        # What each of them has started is looked up before anything is ended.
+        for run in _chosen(list(store.history.runs.values()), options):
+            trees[run.run_id] = list(_processes(run))
+        store.follow(note)
+        store.commit(decide)
+        service = service_of(store.history)
+        wake(service)
+        lost = set()
+        for run in runs:
+            process = process_to_signal(run, service)
+            if run.run_id not in ends and process is not None and not send_signal(process, signal.SIGTERM):
+                lost.add(run.run_id)
+        names = [run.run_id for run in runs if run.run_id not in lost]
+        _wait(store, lambda: ends.keys() >= set(names))
+        rows = [_row(run, ends.get(run.run_id), trees.get(run.run_id, [])) for run in runs]
+    if options.json:
+        print_json(rows)
+    else:
+        _show_cancelled(rows)
+    return 0 if all(row["status"] == "cancelled" for row in rows) else 1
+
+
+def _chosen(runs: list[Run], options: argparse.Namespace) -> list[Run]:
+    """Return the open runs that the options name. Raises NotOpen."""
+    names = [run.run_id for run in runs]
+    for name in options.run:
+        if name not in names:
+            raise NotOpen(name, names)
+    return [
+        run
+        for run in runs
+        if run.run_id in options.run
+        or (options.schedule is not None and options.schedule in (run.schedule_id, run.request.get("for_schedule")))
+        or (options.queued and run.status == "queued")
+    ]
+
+
+def _processes(run: Run) -> Iterator[dict[str, Any]]:
+    """Yield what the process of a run has started, each with `pid` and `command`."""
+    import psutil
+
+    try:
+        tree = psutil.Process(run.process.pid).children(recursive=True) if run.process is not None else []
+    except psutil.Error:
+        return
+    for process in tree:
+        try:
+            yield {"pid": process.pid, "command": " ".join(process.cmdline()) or process.name()}
+        except psutil.Error:
+            continue
+
+
+def _row(run: Run, end: Event | None, processes: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "run_id": run.run_id,
+        "was": run.status,
+        "status": end["status"] if end else "lost",
+        "reason": end.get("reason") if end else "its process is gone; the next service gives it its end",
+        "processes": processes,
+    }
+
+
+def _show_cancelled(rows: list[dict[str, Any]]) -> None:
+    if not rows:
+        say("Nothing to cancel")
+    for row in rows:
+        count = len(row["processes"])
+        what = "it waited" if row["was"] == "queued" else f"{count} process{'' if count == 1 else 'es'} ended"
+        if row["status"] != "cancelled":
+            what = row["reason"] or "it ended before the cancel came to it"
+        say(f"{row['status']:<9} {row['run_id']}  {what}")
+        for process in row["processes"][:_SHOWN]:
+            say(f"  {process['pid']:>7}  {process['command'][:120]}")
+        if count > _SHOWN:
+            say(f"  and {count - _SHOWN} more")
+
+
+def _add_trigger(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="SCHEDULE|DAG", help="a schedule's id, or a DAG file such as dags/report.yaml")
+    add_dir(parser)
+    parser.add_argument("-p", "--param", action="append", default=[], metavar="NAME=VALUE", help="set a parameter")
+    parser.add_argument("--at", metavar="ISO", help="not before then; it is the run's fire time (default: now)")
+    parser.add_argument("--wait", action="store_true", help="wait for its end; exit 1 when it does not succeed")
+    parser.add_argument("--follow", action="store_true", help="the same, and show its tasks as they end")
+
+
+def _add_cancel(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN", nargs="*", help="the id of an open run")
+    parser.add_argument("--schedule", metavar="ID", help="all open runs of a schedule")
+    parser.add_argument("--queued", action="store_true", help="all runs that wait")
+
+
+COMMANDS = {
+    "trigger": Command("run a schedule or a DAG now, by the service", _trigger, _add_trigger),
+    "cancel": Command("end open runs, their processes first", _cancel, _add_cancel),
+}

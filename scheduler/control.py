@@ -1,0 +1,88 @@
+"""Control: what an operator asks for, as the events that ask for it, and the signal that has the service look at once.
+
+The log carries it: a service that is down finds it when it starts. Every event says who asked, as `by`.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from workers.events import Event, iso
+from workers.process_id import Identity, is_alive, recorded_identity, send_signal
+from workers.run_context import RunInfo
+from workers.run_request import cancel_requested, cancel_text
+
+from .history import History
+from .judge import run_terms
+from .limits import is_by_hand
+from .open_runs import Run
+from .run_timers import unstarted_end
+from .schedule_model import Schedule
+
+__all__ = ["cancel", "process_to_signal", "request_dag", "request_schedule", "service_of", "wake"]
+
+
+def request_schedule(
+    schedule: Schedule, params: Mapping[str, Any], now: datetime, at: datetime | None, by: str
+) -> Event:
+    """Return the request for a run of a schedule now, or `at` a later time, whatever its policies say.
+
+    It has no `schedule_id`: it takes no fire time, stands in no other run's way, and waits for none.
+    """
+    terms = run_terms(schedule)
+    terms["params"] = {**schedule.params, **params}
+    return {**_request(schedule.id, now, at, by), "for_schedule": schedule.id, **terms}
+
+
+def request_dag(
+    dag_id: str, dag: str, project: str, params: Mapping[str, Any], now: datetime, at: datetime | None, by: str
+) -> Event:
+    """Return the request for a run of a DAG; `dag` is its path in the `project`."""
+    return {**_request(dag_id, now, at, by), "dag": dag, "project": project, "params": dict(params)}
+
+
+def _request(name: str, now: datetime, at: datetime | None, by: str) -> Event:
+    request = {"event": "run_requested", "run_id": RunInfo.manual(name, now).run_id, "attempt": 1, "by": by}
+    request["minute"] = iso((at or now).astimezone(UTC))
+    if at is not None:
+        request["not_before"] = request["minute"]
+    return request
+
+
+def cancel(run: Run, by: str) -> Iterator[Event]:
+    """Yield what asks for the end of an open run; one that waits has its end with it.
+
+    To be decided under the lock: what waits there cannot be claimed in between.
+    """
+    asked = cancel_requested(run.run_id, "", by)
+    if run.cancel is None:
+        yield asked
+    if run.status == "queued":
+        yield unstarted_end(run, cancel_text(run.cancel or asked))
+
+
+def service_of(history: History) -> Identity | None:
+    """Return the process that leads on this log; None where none lives."""
+    process = None if history.supervisor is None else recorded_identity(history.supervisor)
+    return process if process is not None and is_alive(process) else None
+
+
+def wake(service: Identity | None) -> bool:
+    """Have the service look into the log at once, if this user may; say whether there is one."""
+    try:
+        return service is not None and send_signal(service, signal.SIGUSR1)
+    except PermissionError:
+        return True  # its next tick finds it
+
+
+def process_to_signal(run: Run, service: Identity | None) -> Identity | None:
+    """Return the process that is to be told of a cancel by whoever asks for it; None where the service tells it.
+
+    Nobody else tells one that runs by hand, or whose service has died.
+    """
+    if run.start is None or (service is not None and not is_by_hand(run.request, run.start)):
+        return None
+    return run.process
