@@ -1,0 +1,130 @@
+"""The logs of a run as lines in order of time, and `tickpool logs`."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from service import Service, WaitFor
+
+from workers.task_log import TaskLog
+from workers.task_output import RunOutput, attempts_of
+
+
+def write(directory: Path, name: str, text: bytes, *times: tuple[int, float]) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / f"{name}.log").write_bytes(text)
+    (directory / f"{name}.log.times").write_text("".join(f"{offset}\t{time_s}\n" for offset, time_s in times))
+
+
+def test_lines_of_several_tasks_come_in_the_order_of_time(tmp_path: Path) -> None:
+    write(tmp_path, "a.1", b"one\nfour\n", (0, 1.0), (4, 4.0))
+    write(tmp_path, "b.1", b"two\nthree\n", (0, 2.0), (4, 3.0))
+    write(tmp_path, "b.2", b"five", (0, 5.0))
+    output = RunOutput(tmp_path)
+    assert [(line.text, line.task_id) for line in output.read()] == [
+        ("one", "a"), ("two", "b"), ("three", "b"), ("four", "a"),
+    ]  # fmt: skip
+    (last,) = output.read(is_over=True)
+    assert last == (5.0, "b", 2, "five")
+    assert output.read(is_over=True) == []
+    assert [line.text for line in RunOutput(tmp_path, "a").read()] == ["one", "four"]
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.binary(max_size=12) | st.sampled_from([b"\n", b"a\r\n", "é\n".encode(), b"\xff"]), max_size=12))
+def test_what_is_read_while_it_is_written_is_what_was_written(tmp_path: Path, chunks: list[bytes]) -> None:
+    for name in os.listdir(tmp_path):
+        (tmp_path / name).unlink()
+    log, output, found = TaskLog(f"{tmp_path}/t.1.log", 1 << 20), RunOutput(tmp_path), list[str]()
+    for chunk in chunks:
+        log.write(chunk)
+        found += [line.text for line in output.read()]
+    log.close()
+    found += [line.text for line in output.read(is_over=True)]
+    whole = b"".join(chunks)
+    texts = whole.decode("utf-8", "replace").split("\n") if whole else [""]
+    assert found == [text.rstrip("\r") for text in (texts[:-1] if texts[-1] == "" else texts)]
+
+
+def test_what_is_no_regular_file_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("root only\n")
+    os.symlink(tmp_path / "secret", tmp_path / "a.1.log")
+    os.mkfifo(tmp_path / "b.1.log")
+    (tmp_path / "c.1.log").mkdir()
+    assert RunOutput(tmp_path).read(is_over=True) == []
+    assert attempts_of(tmp_path / "none") == []
+
+
+# -- tickpool logs ------------------------------------------------------------------------------------------------
+
+
+def logs(service: Service, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "scheduler.cli", "logs", *words]
+    return subprocess.run(
+        command, cwd=service.root, env=service.env(), capture_output=True, text=True, timeout=30, check=False
+    )
+
+
+def test_the_lines_of_a_run_are_followed_while_it_runs_through_its_retries(service: Service, wait_for: WaitFor) -> None:
+    script = 'echo "try $ATTEMPT"; while [ ! -e go ]; do sleep 0.05; done; printf end; [ "$ATTEMPT" = 2 ]'
+    run_id = service.ask(service.tasks("d", {"id": "say", "run": script}), retries={"max": 1})
+    service.start()
+    wait_for(lambda: "run_started" in str(service.story(run_id)), what="the run")
+    follower = service.launch("-m", "scheduler.cli", "logs", "-f", run_id)
+    wait_for(lambda: service.out() == "say | try 1\n", what="the first line")
+    (service.root / "go").touch()
+    assert follower.wait(20) == 0
+    assert service.out().splitlines() == ["say | try 1", "say | end", "say | try 2", "say | end"]
+    assert logs(service, run_id).stdout.splitlines() == ["say | try 2", "say | end"]
+    assert logs(service, run_id, "--attempt", "1", "--tail", "1").stdout == "say | end\n"
+    (first, _) = [json.loads(line) for line in logs(service, run_id, "say", "--json").stdout.splitlines()]
+    assert (first["task_id"], first["task_attempt"], first["line"]) == ("say", 1, "try 2")
+
+
+@pytest.fixture
+def ended(service: Service) -> Service:
+    write(service.root / "logs" / "runs" / "d.1" / "1", "load.1", b"\x1b[2Jhi\n", (0, 1.0))
+    write(service.root / "logs" / "runs" / "d.1" / "1", "save.2", b"ho\n", (0, 2.0))
+    (service.root / "logs" / "runs" / "d.2").mkdir()
+    return service
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        ("d.3", 2, "no run `d.3`: none is on record\n"),
+        ("../runs", 2, "no run `../runs`: none is on record\n"),
+        ("d.1 laod", 2, "no output of task `laod`; did you mean `load`?\n"),
+        ("d.1 --attempt 2", 2, "run `d.1` has no attempt 2; it has 1\n"),
+        ("d.1 --tail 0", 2, "tickpool logs: argument --tail: 0: write a whole number from 1 to 1000000 (see tickpool"),
+        ("d.2", 0, "run d.2: no output\n"),
+    ],
+)
+def test_output_that_is_not_there_is_told_with_what_there_is(ended: Service, words: str, code: int, told: str) -> None:
+    done = logs(ended, *words.split())
+    assert (done.returncode, done.stdout, done.stderr[: len(told)]) == (code, "", told)
+
+
+@pytest.mark.parametrize(
+    ("environ", "name"), [({}, "\033[36mload |\033[0m"), ({"NO_COLOR": "1"}, "load |")], ids=["colours", "NO_COLOR"]
+)
+def test_a_terminal_gets_colours_but_none_of_a_tasks_own(ended: Service, environ: dict[str, str], name: str) -> None:
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "scheduler.cli", "logs", "d.1"]
+    with subprocess.Popen(command, cwd=ended.root, env=ended.env(**environ), stdout=theirs) as process:
+        os.close(theirs)
+        text = os.read(ours, 4096)
+        while b"ho" not in text:
+            text += os.read(ours, 4096)
+        assert process.wait(20) == 0
+    os.close(ours)
+    assert text.decode().splitlines()[0] == f"{name} �[2Jhi"
+    assert "save.2 |" in text.decode()
