@@ -149,8 +149,7 @@ class History:
             return
         if event.get("next_attempt"):
             attempt, retry_at = number(event["next_attempt"]), event.get("retry_at")
-            if retry_at is not None:
-                epoch(retry_at)
+            _check_moment(retry_at)
             run.status, run.attempt, run.retry_at, run.start = "queued", attempt, retry_at, None
             return
         self._close_run(run)
@@ -246,6 +245,7 @@ class History:
         self.events_since_checkpoint -= 1
         if "run" in event:
             run = run_of(event["run"])
+            _check_moment(run.retry_at)
             if run.run_id in self.runs:
                 self._close_run(self.runs[run.run_id])
             self._open_run(run)
@@ -267,6 +267,12 @@ class History:
             if kind in event:
                 name, times = event[kind]
                 getattr(self.schedules[name], kind).update(msgspec.convert(times, list[int]))
+
+
+def _check_moment(moment: str | None) -> None:
+    """Raise what makes an event unusable, where its moment is none: a queue would go by it."""
+    if moment is not None:
+        epoch(moment)
 
 
 _STEPS: dict[str, Callable[[History, Event], None]] = {

@@ -273,7 +273,7 @@ class Supervisor:
         now_s = time.time()
         # What could not be followed stays ready; to wait for it again would be to spin.
         waitables = [] if "follow" in self._faults else self._dispatcher.waitables()
-        self._ready = self._wakeup.wait_until(waitables, min(now_s + self._longest_wait_s(), self._next_due(now_s)))
+        self._ready = self._wakeup.wait_until(waitables, self._next_due(now_s), self._longest_wait_s())
 
     def _longest_wait_s(self) -> float:
         limits_s = [self._settings.tick_ms / 1000]

@@ -53,9 +53,12 @@ class Wakeup:
             self._take()
         return ready
 
-    def wait_until(self, waitables: list[Any], deadline_s: float) -> list[Any]:
-        """Wait as `wait`, until a time of the wall clock (seconds since the epoch)."""
-        rest_s = deadline_s - time.time()
+    def wait_until(self, waitables: list[Any], deadline_s: float, at_most_s: float) -> list[Any]:
+        """Wait as `wait`, until a time of the wall clock (seconds since the epoch), and never longer than `at_most_s`.
+
+        That bound does not go by the wall clock: it may be set back by years after the deadline was worked out.
+        """
+        rest_s = min(deadline_s - time.time(), at_most_s)
         if rest_s <= 0:
             return self.wait(waitables, 0)
         # poll(2) counts whole milliseconds, and what sleeps is woken late: the poll ends a little early, a sleep does

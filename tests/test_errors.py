@@ -39,6 +39,11 @@ EXAMPLES: dict[str, tuple[object, ...]] = {
     "NaiveDatetime": (datetime(2026, 11, 23, 9),),  # noqa: DTZ001
     "NetworkFilesystem": ("logs/state.jsonl", "nfs4"),
     "InvalidCalendar": ("`country` 'FX' is not known; did you mean `FR`?",),
+    "NoOutput": ("run `d.1` has no attempt 2", "it has 1"),
+    "NotOpen": ("d.1", ["d.2"]),
+    "NothingNamed": (),
+    "NothingToTrigger": ("dayly", ["daily"], "schedules"),
+    "UnknownRun": ("d.1", ["d.2"]),
     "NoSchedules": ("schedules", "no such directory"),
     "UnknownReference": ("params.regoin", ("params.region",)),
     "UnknownSchedule": ("dayly_report", ("daily_report",)),

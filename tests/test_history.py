@@ -88,6 +88,14 @@ def test_a_further_attempt_waits_again_with_its_time() -> None:
     assert not history.is_waiting("s.0", 1)
 
 
+@pytest.mark.parametrize("retry_at", ["", "soon", "2026-11-23T09:00:00"])
+def test_a_further_attempt_whose_time_is_none_is_unusable_wherever_it_stands(retry_at: str) -> None:
+    kept = {"run_id": "s.0", "schedule_id": "s", "request": enqueued(), "attempt": 2, "retry_at": retry_at}
+    history = History([{"event": "checkpoint", "run": kept}, enqueued(), started("s.0")])
+    history.apply(finished("s.0", next_attempt=2, retry_at=retry_at))
+    assert (history.unusable, history.is_running("s.0", 1)) == (2, True)
+
+
 def test_the_end_of_an_earlier_attempt_does_not_close_the_run() -> None:
     history = History([enqueued(), started("s.0"), finished("s.0", next_attempt=2), finished("s.0", attempt=1)])
     assert history.is_waiting("s.0", 2)

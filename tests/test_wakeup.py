@@ -56,7 +56,7 @@ def test_a_signal_ends_the_wait(wakeup: Wakeup, number: signal.Signals) -> None:
 def test_a_signal_that_came_before_the_wait_ends_it_too(wakeup: Wakeup) -> None:
     os.kill(os.getpid(), signal.SIGUSR1)
     began = time.monotonic()
-    wakeup.wait_until([], time.time() + 60)
+    wakeup.wait_until([], time.time() + 60, 60)
     assert time.monotonic() - began < 30
 
 
@@ -65,7 +65,7 @@ def test_what_is_ready_is_returned_without_the_wakeup_itself(wakeup: Wakeup) -> 
     os.write(writing, b"x")
     os.kill(os.getpid(), signal.SIGUSR1)
     assert wakeup.wait([reading], 60) == [reading]
-    assert wakeup.wait_until([reading], time.time() - 5) == [reading]
+    assert wakeup.wait_until([reading], time.time() - 5, 60) == [reading]
     os.close(reading)
     os.close(writing)
 
@@ -73,5 +73,12 @@ def test_what_is_ready_is_returned_without_the_wakeup_itself(wakeup: Wakeup) -> 
 def test_a_time_of_the_wall_clock_is_met_and_not_passed_early(wakeup: Wakeup) -> None:
     for rest_s in (0.0, 0.0004, 0.003, 0.0317):
         deadline_s = time.time() + rest_s
-        assert wakeup.wait_until([], deadline_s) == []
+        assert wakeup.wait_until([], deadline_s, 60) == []
         assert deadline_s <= time.time() < deadline_s + 1
+
+
+@pytest.mark.parametrize("years", [0.001, 1, 400, float("inf")])
+def test_a_clock_that_is_set_back_meanwhile_makes_no_wait_longer(wakeup: Wakeup, years: float) -> None:
+    began = time.monotonic()
+    assert wakeup.wait_until([], time.time() + years * 365 * 86400, 0.02) == []
+    assert time.monotonic() - began < 30

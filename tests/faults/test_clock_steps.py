@@ -354,7 +354,7 @@ def test_a_service_whose_clock_is_set_runs_nothing_twice_and_goes_on(
         if is_seen or step < offset:
             wait_for(lambda jumps=jumps: len(service.events("clock_jumped")) > jumps, what=f"a jump to {step}")
         offset = step
-        wait_for(lambda ended=ended: len(service.events("run_finished")) >= ended + 2, 60, what=f"runs after {step}")
+        wait_for(lambda ended=ended: len(service.events("run_finished")) >= ended + 2, 20, what=f"runs after {step}")
     assert service.story(asked) == ["run_started 1"]
     (service.root / "go").touch()
     wait_for(lambda: service.has_ended(asked))
