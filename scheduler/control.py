@@ -30,10 +30,10 @@ def request_schedule(
 ) -> Event:
     """Return the request for a run of a schedule now, or `at` a later time, whatever its policies say.
 
-    It has no `schedule_id`: it takes no fire time, stands in no other run's way, and waits for none.
+    `params` are all of the run's, those of the schedule among them. The request has no `schedule_id`: it takes no fire
+    time, stands in no other run's way, and waits for none.
     """
-    terms = run_terms(schedule)
-    terms["params"] = {**schedule.params, **params}
+    terms = run_terms(schedule) | {"params": dict(params)}
     return {**_request(schedule.id, now, at, by), "for_schedule": schedule.id, **terms}
 
 

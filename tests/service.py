@@ -83,6 +83,13 @@ class Service:
         self._started.append(process)
         return process
 
+    def command(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run `tickpool` with these words to its end."""
+        command = [sys.executable, "-m", "scheduler.cli", *words]
+        return subprocess.run(
+            command, cwd=self.root, env=self.env(), capture_output=True, text=True, timeout=30, check=False
+        )
+
     def out(self, number: int = -1) -> str:
         """Return what a started process has printed so far."""
         return self._printed("out", number)

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,14 +18,6 @@ from scheduler.state_store import record_event
 from workers.process_id import identity
 
 LONG = 'echo "$$" > pid; sleep 100 & echo "$!" > child; wait'
-
-
-def tickpool(service: Service, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end in the directory of the service."""
-    command = [sys.executable, "-m", "scheduler.cli", *words]
-    return subprocess.run(
-        command, cwd=service.root, env=service.env(), capture_output=True, text=True, timeout=30, check=False
-    )
 
 
 def asked(done: subprocess.CompletedProcess[str]) -> str:
@@ -62,7 +53,7 @@ def test_a_triggered_run_of_a_schedule_takes_no_fire_time_and_stands_in_no_way(
     (service.root / "dags" / "d.yaml").write_text(json.dumps(dag))
     service.schedule("s", "0 0 1 1 *", "dags/d.yaml", params={"who": "b"}, priority=3, retries={"max": 1})
     started(service, wait_for)
-    done = tickpool(service, "trigger", "s", "-p", "n=7", "--wait")
+    done = service.command("trigger", "s", "-p", "n=7", "--wait")
     run_id = asked(done)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[-1].startswith("success  0.")
@@ -74,7 +65,7 @@ def test_a_triggered_run_of_a_schedule_takes_no_fire_time_and_stands_in_no_way(
     assert "schedule_id" not in request
     log = service.root / "logs" / "runs" / run_id / "1" / "t.1.log"
     assert log.read_text() == "b 7\n"
-    assert [run["run_id"] for run in json.loads(tickpool(service, "runs", "--schedule", "s", "--json").stdout)] == [
+    assert [run["run_id"] for run in json.loads(service.command("runs", "--schedule", "s", "--json").stdout)] == [
         run_id
     ]
     assert is_clean(service)
@@ -84,14 +75,14 @@ def test_a_request_wakes_the_service_at_once(service: Service, wait_for: WaitFor
     dag = service.dag("d", "true")
     started(service, wait_for, SCHED_TICK_MS="60000", STATE_FSYNC="off")
     # A service that has just begun, or has something to flush, looks again by itself.
-    assert [tickpool(service, "trigger", dag, "--wait").returncode for _ in range(3)] == [0] * 3
+    assert [service.command("trigger", dag, "--wait").returncode for _ in range(3)] == [0] * 3
     for request, ended in zip(service.events("run_requested"), service.events("run_finished"), strict=True):
         late = datetime.fromisoformat(ended["timestamp"]) - datetime.fromisoformat(request["timestamp"])
         assert late < timedelta(seconds=20)
 
 
 def test_what_is_asked_for_while_no_service_runs_waits_for_one(service: Service, wait_for: WaitFor) -> None:
-    run_id = asked(done := tickpool(service, "trigger", service.dag("d", "true")))
+    run_id = asked(done := service.command("trigger", service.dag("d", "true")))
     assert (done.returncode, done.stderr) == (0, "no service runs on this log; the run waits for one\n")
     started(service, wait_for)
     wait_for(lambda: service.has_ended(run_id), what="the run")
@@ -102,7 +93,7 @@ def test_what_is_asked_for_while_no_service_runs_waits_for_one(service: Service,
 def test_a_run_for_a_later_time_starts_then_and_has_it_as_its_fire_time(service: Service, wait_for: WaitFor) -> None:
     at = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=4)
     started(service, wait_for)
-    run_id = asked(tickpool(service, "trigger", service.dag("d", 'echo "$FIRE_TIME" > at'), "--at", at.isoformat()))
+    run_id = asked(service.command("trigger", service.dag("d", 'echo "$FIRE_TIME" > at'), "--at", at.isoformat()))
     wait_for(lambda: service.has_ended(run_id), timeout=20, what="the run")
     (start,) = service.events("run_started")
     assert datetime.fromisoformat(start["timestamp"]) >= at
@@ -114,11 +105,11 @@ def test_who_waits_for_a_run_that_fails_gets_exit_1_and_who_follows_it_sees_its_
 ) -> None:
     dag = service.tasks("d", {"id": "good", "run": "true"}, {"id": "bad", "run": "exit 3", "needs": ["good"]})
     started(service, wait_for)
-    done = tickpool(service, "trigger", dag, "--follow")
+    done = service.command("trigger", dag, "--follow")
     lines = [line.split()[:2] for line in done.stdout.splitlines()]
     assert (done.returncode, lines[1:3]) == (1, [["success", "good"], ["failed", "bad"]])
     assert lines[3][0] == "failed"
-    told = json.loads(tickpool(service, "trigger", dag, "--wait", "--json").stdout)
+    told = json.loads(service.command("trigger", dag, "--wait", "--json").stdout)
     assert (told["request"]["event"], told["end"]["status"]) == ("run_requested", "failed")
 
 
@@ -143,7 +134,7 @@ def test_what_cannot_be_asked_for_is_told_in_a_line_and_nothing_is_recorded(
     (service.root / "dags" / "d.yaml").write_text(json.dumps(dag))
     (service.root.parent / "outside.yaml").write_text(json.dumps(dag))
     service.schedule("daily", "0 9 * * *", "dags/d.yaml")
-    done = tickpool(service, *words.split())
+    done = service.command(*words.split())
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert told in done.stderr
     assert service.events() == []
@@ -151,9 +142,9 @@ def test_what_cannot_be_asked_for_is_told_in_a_line_and_nothing_is_recorded(
 
 def test_a_cancelled_run_is_gone_with_its_processes_which_are_named(service: Service, wait_for: WaitFor) -> None:
     started(service, wait_for)
-    run_id = asked(tickpool(service, "trigger", service.dag("d", LONG)))
+    run_id = asked(service.command("trigger", service.dag("d", LONG)))
     wait_for(lambda: len(pids(service)) == 2, what="the task")
-    done = tickpool(service, "cancel", run_id)
+    done = service.command("cancel", run_id)
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     assert lines[0] == f"cancelled {run_id}  2 processes ended"
@@ -162,7 +153,7 @@ def test_a_cancelled_run_is_gone_with_its_processes_which_are_named(service: Ser
     (end,) = service.events("run_finished")
     (request,) = service.events("cancel_requested")
     assert (end["status"], end["reason"]) == ("cancelled", f"cancelled: asked for by {request['by']}")
-    again = tickpool(service, "cancel", run_id)
+    again = service.command("cancel", run_id)
     assert (again.returncode, again.stderr) == (2, f"no open run `{run_id}`; none is open\n")
     assert is_clean(service)
 
@@ -170,14 +161,14 @@ def test_a_cancelled_run_is_gone_with_its_processes_which_are_named(service: Ser
 def test_all_that_wait_are_cancelled_and_what_runs_is_left_alone(service: Service, wait_for: WaitFor) -> None:
     dag = service.dag("d", "sleep 100")
     started(service, wait_for, SCHED_MAX_PARALLEL="1")
-    first, *others = [asked(tickpool(service, "trigger", dag)) for _ in range(3)]
+    first, *others = [asked(service.command("trigger", dag)) for _ in range(3)]
     wait_for(lambda: service.story(first) == ["run_started 1"], what="the first run")
-    done = tickpool(service, "cancel", "--queued")
+    done = service.command("cancel", "--queued")
     assert done.stdout.splitlines() == [f"cancelled {name}  it waited" for name in others]
     assert service.story(first) == ["run_started 1"]
     assert [service.story(name) for name in others] == [["run_finished 1 cancelled"]] * 2
-    assert tickpool(service, "cancel", "--queued").stdout == "Nothing to cancel\n"
-    rows = json.loads(tickpool(service, "cancel", first, "--json").stdout)
+    assert service.command("cancel", "--queued").stdout == "Nothing to cancel\n"
+    rows = json.loads(service.command("cancel", first, "--json").stdout)
     assert [(row["run_id"], row["was"], row["status"]) for row in rows] == [(first, "running", "cancelled")]
     assert is_clean(service)
 
@@ -186,11 +177,11 @@ def test_the_runs_of_a_schedule_are_cancelled_and_those_triggered_with_them(serv
     for name in ("a", "b"):
         service.schedule(name, "0 9 * * *", service.dag("d", "true"))
         command = ["--dir", "schedules", "--no-run", "--now", "2026-11-24T09:00:00Z"]
-        assert tickpool(service, "tick", *command).returncode == 0
+        assert service.command("tick", *command).returncode == 0
         (service.root / "schedules" / f"{name}.yaml").unlink()
     service.schedule("a", "0 9 * * *", "dags/d.yaml")
-    run_id = asked(tickpool(service, "trigger", "a"))
-    done = tickpool(service, "cancel", "--schedule", "a")
+    run_id = asked(service.command("trigger", "a"))
+    done = service.command("cancel", "--schedule", "a")
     assert done.stdout.splitlines() == [
         "cancelled a.20261124T0900Z  it waited",
         f"cancelled {run_id}  it waited",
@@ -200,10 +191,10 @@ def test_the_runs_of_a_schedule_are_cancelled_and_those_triggered_with_them(serv
 
 def test_a_run_whose_service_was_killed_is_cancelled_all_the_same(service: Service, wait_for: WaitFor) -> None:
     process = started(service, wait_for)
-    run_id = asked(tickpool(service, "trigger", service.dag("d", LONG)))
+    run_id = asked(service.command("trigger", service.dag("d", LONG)))
     wait_for(lambda: len(pids(service)) == 2, what="the task")
     kill9(process)
-    done = tickpool(service, "cancel", run_id)
+    done = service.command("cancel", run_id)
     assert (done.returncode, done.stdout.splitlines()[0]) == (0, f"cancelled {run_id}  2 processes ended")
     assert not any(map(is_running, pids(service)))
     assert is_clean(service)
@@ -214,7 +205,7 @@ def test_a_run_by_hand_is_cancelled_by_whoever_asks(service: Service, wait_for: 
     by_hand = service.launch("-m", "workers", dag)
     wait_for(lambda: len(pids(service)) == 2, what="the task")
     (start,) = service.events("run_started")
-    done = tickpool(service, "cancel", start["run_id"])
+    done = service.command("cancel", start["run_id"])
     assert (done.returncode, by_hand.wait(10)) == (0, 1)
     assert not any(map(is_running, pids(service)))
 
@@ -223,13 +214,13 @@ def test_a_cancel_of_a_run_whose_processes_are_all_dead_leaves_its_end_to_the_ne
     service: Service, wait_for: WaitFor
 ) -> None:
     process = started(service, wait_for)
-    run_id = asked(tickpool(service, "trigger", service.dag("d", LONG)))
+    run_id = asked(service.command("trigger", service.dag("d", LONG)))
     wait_for(lambda: len(pids(service)) == 2, what="the task")
     workers = service.workers(process)
     for each in (process, *workers):
         kill9(each)
     wait_for(lambda: not any(is_running(worker.pid) for worker in workers), what="the end of the workers")
-    done = tickpool(service, "cancel", run_id)
+    done = service.command("cancel", run_id)
     assert (done.returncode, done.stdout.split()[:2]) == (1, ["lost", run_id])
     started(service, wait_for)
     wait_for(lambda: service.has_ended(run_id), what="its end")
@@ -238,7 +229,7 @@ def test_a_cancel_of_a_run_whose_processes_are_all_dead_leaves_its_end_to_the_ne
 
 def test_two_who_cancel_one_run_at_once_give_it_one_end(service: Service, wait_for: WaitFor) -> None:
     started(service, wait_for)
-    run_id = asked(tickpool(service, "trigger", service.dag("d", LONG)))
+    run_id = asked(service.command("trigger", service.dag("d", LONG)))
     wait_for(lambda: len(pids(service)) == 2, what="the task")
     several = [service.launch("-m", "scheduler.cli", "cancel", run_id) for _ in range(4)]
     codes: list[Any] = [each.wait(20) for each in several]

@@ -66,13 +66,6 @@ def test_what_is_no_regular_file_is_not_read(tmp_path: Path) -> None:
 # -- tickpool logs ------------------------------------------------------------------------------------------------
 
 
-def logs(service: Service, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "scheduler.cli", "logs", *words]
-    return subprocess.run(
-        command, cwd=service.root, env=service.env(), capture_output=True, text=True, timeout=30, check=False
-    )
-
-
 def test_the_lines_of_a_run_are_followed_while_it_runs_through_its_retries(service: Service, wait_for: WaitFor) -> None:
     script = 'echo "try $ATTEMPT"; while [ ! -e go ]; do sleep 0.05; done; printf end; [ "$ATTEMPT" = 2 ]'
     run_id = service.ask(service.tasks("d", {"id": "say", "run": script}), retries={"max": 1})
@@ -83,9 +76,9 @@ def test_the_lines_of_a_run_are_followed_while_it_runs_through_its_retries(servi
     (service.root / "go").touch()
     assert follower.wait(20) == 0
     assert service.out().splitlines() == ["say | try 1", "say | end", "say | try 2", "say | end"]
-    assert logs(service, run_id).stdout.splitlines() == ["say | try 2", "say | end"]
-    assert logs(service, run_id, "--attempt", "1", "--tail", "1").stdout == "say | end\n"
-    (first, _) = [json.loads(line) for line in logs(service, run_id, "say", "--json").stdout.splitlines()]
+    assert service.command("logs", run_id).stdout.splitlines() == ["say | try 2", "say | end"]
+    assert service.command("logs", run_id, "--attempt", "1", "--tail", "1").stdout == "say | end\n"
+    (first, _) = [json.loads(line) for line in service.command("logs", run_id, "say", "--json").stdout.splitlines()]
     assert (first["task_id"], first["task_attempt"], first["line"]) == ("say", 1, "try 2")
 
 
@@ -109,7 +102,7 @@ def ended(service: Service) -> Service:
     ],
 )
 def test_output_that_is_not_there_is_told_with_what_there_is(ended: Service, words: str, code: int, told: str) -> None:
-    done = logs(ended, *words.split())
+    done = ended.command("logs", *words.split())
     assert (done.returncode, done.stdout, done.stderr[: len(told)]) == (code, "", told)
 
 

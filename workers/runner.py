@@ -32,6 +32,7 @@ def _drop(event: dict[str, Any]) -> None:
     pass
 
 
+# Longer than our functions are for its options and their contract, which are public; the steps have names of their own.
 def run_dag(
     dag: Dag | str | os.PathLike[str],
     *,

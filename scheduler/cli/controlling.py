@@ -84,6 +84,7 @@ def _opened(settings: Settings) -> Iterator[StateStore]:
 
 def _trigger(options: argparse.Namespace) -> int:
     from scheduler.control import service_of, wake
+    from scheduler.status import is_final
     from workers.segments import LogReader
     from workers.settings import read_settings
 
@@ -92,8 +93,8 @@ def _trigger(options: argparse.Namespace) -> int:
     ends: list[Event] = []
 
     def note(event: Event) -> None:
-        if event["event"] == "run_finished" and event.get("run_id") == request["run_id"]:
-            ends.extend([event] if not event.get("next_attempt") else [])
+        if is_final(event) and event.get("run_id") == request["run_id"]:
+            ends.append(event)
 
     tasks = LogReader(settings.events_path) if options.follow else None
     with _opened(settings) as store:
@@ -163,6 +164,7 @@ def _wait(store: StateStore, is_done: Callable[[], bool], show: Callable[[], Non
 
 def _cancel(options: argparse.Namespace) -> int:
     from scheduler.control import cancel, process_to_signal, service_of, wake
+    from scheduler.status import is_final
     from workers.process_id import send_signal
     from workers.settings import read_settings
 
@@ -175,7 +177,7 @@ def _cancel(options: argparse.Namespace) -> int:
         trees: dict[str, list[dict[str, Any]]] = {}
 
         def note(event: Event) -> None:
-            if event["event"] == "run_finished" and not event.get("next_attempt"):
+            if is_final(event):
                 ends[event["run_id"]] = event
 
         def decide(history: Any) -> list[Event]:
