@@ -19,10 +19,27 @@ from .history import History
 from .judge import run_terms
 from .limits import is_by_hand
 from .open_runs import Run
+from .pauses import Scope
 from .run_timers import unstarted_end
 from .schedule_model import Schedule
 
-__all__ = ["cancel", "process_to_signal", "request_dag", "request_schedule", "service_of", "wake"]
+__all__ = [
+    "bump",
+    "cancel",
+    "drain",
+    "end_drain",
+    "is_running",
+    "pause",
+    "process_to_signal",
+    "request_dag",
+    "request_schedule",
+    "resume",
+    "service_of",
+    "wake",
+    "wake_service",
+]
+
+_KEYS = {"schedule": "schedule_id", "tenant": "tenant"}
 
 
 def request_schedule(
@@ -62,6 +79,49 @@ def cancel(run: Run, by: str) -> Iterator[Event]:
         yield asked
     if run.status == "queued":
         yield unstarted_end(run, cancel_text(run.cancel or asked))
+
+
+def pause(scope: Scope, until: datetime | None, reason: str, by: str) -> Event:
+    """Return what pauses schedules, `until` then or until they are resumed."""
+    event: Event = {"event": "schedule_paused", **_named(scope), "by": by}
+    if until is not None:
+        event["until"] = iso(until)
+    return {**event, "reason": reason} if reason else event
+
+
+def resume(scope: Scope, by: str) -> Event:
+    """Return what ends such a pause; of all schedules, every one."""
+    return {"event": "schedule_resumed", **_named(scope), "by": by}
+
+
+def _named(scope: Scope) -> Event:
+    kind, name = scope
+    return {_KEYS[kind]: name} if kind in _KEYS else {}
+
+
+def drain(reason: str, by: str) -> Event:
+    """Return what has nothing start any more."""
+    return {"event": "drain_started", "by": by, **({"reason": reason} if reason else {})}
+
+
+def end_drain(by: str) -> Event:
+    """Return what lets runs start again."""
+    return {"event": "drain_ended", "by": by}
+
+
+def bump(run: Run, by: str) -> Event:
+    """Return what puts a run first that waits."""
+    return {"event": "run_bumped", "run_id": run.run_id, "by": by}
+
+
+def is_running(run: Run) -> bool:
+    """Say whether a run is on a worker of a service; one by hand is its own affair."""
+    return run.start is not None and not is_by_hand(run.request, run.start)
+
+
+def wake_service(history: History) -> bool:
+    """Have the service look into the log at once; say whether there is one."""
+    return wake(service_of(history))
 
 
 def service_of(history: History) -> Identity | None:

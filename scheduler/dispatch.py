@@ -104,7 +104,7 @@ class Dispatcher:
     def dispatch(self, now: datetime) -> list[RunRequest]:
         """Hand requests to free workers while there are both; return those handed out."""
         handed: list[RunRequest] = []
-        if self._owed.held_s():
+        if self._owed.held_s() or self._is_draining():
             return handed
         self._close_unstarted(now)
         self.queue.wake(now.timestamp())
@@ -131,7 +131,7 @@ class Dispatcher:
         rests_s = [self.pool.pause_s()]
         if self._dirty_since is not None:
             rests_s.append(max(0.0, self._dirty_since + _FLUSH_S - time.monotonic()))
-        if self._owed or (not self.queue.empty() and (held_s or self.pool.free())):
+        if self._owed or (not self.queue.empty() and not self._is_draining() and (held_s or self.pool.free())):
             rests_s.append(held_s)
         now_s = time.time()
         times_s = (self.queue.next_wake(), self._timers.next_wake())
@@ -264,6 +264,10 @@ class Dispatcher:
         self.queue.follow(event, run)
         if name == "run_started" and run is not None and run.process and run.process.pid not in self.pool.pids():
             self._watch.add(run.process)
+
+    def _is_draining(self) -> bool:
+        """Say whether an operator wants nothing started; who runs what it was given is not asked."""
+        return self._only is None and self.store.history.drain is not None
 
     def _is_fit(self, request: RunRequest) -> bool:
         """Say whether the events of the run can be recorded; a request that was written by another hand may be odd."""

@@ -21,6 +21,7 @@ from .checkpoint import checkpoint_lines, run_of, states_of
 from .event_lines import in_lines
 from .limits import Limits
 from .open_runs import Run, number
+from .pauses import Pauses
 from .verdicts import ScheduleState, calendar_of
 
 __all__ = ["History", "Run", "ScheduleState", "epoch"]
@@ -50,6 +51,8 @@ class History:
         self.limits = Limits()
         self.calendars: dict[str, dict[str, Any]] = {}
         self.arrivals = Arrivals()
+        self.pauses = Pauses()
+        self.drain: Event | None = None
         self.unusable = 0
         self.events_since_checkpoint = 0
         self._open: dict[str, dict[str, None]] = {}
@@ -112,6 +115,10 @@ class History:
         self.calendars = {name: record for name, record in self.calendars.items() if name in used}
         for records in in_lines(self.calendars.items()):
             yield {"event": "checkpoint", "calendars": dict(records)}
+        for rows in in_lines(msgspec.to_builtins(self.pauses.rows())):
+            yield {"event": "checkpoint", "pauses": rows}
+        if self.drain is not None:
+            yield {"event": "checkpoint", "drain": self.drain}
         yield from checkpoint_lines(self.supervisor, self.faults, self.runs.values(), self.schedules)
         for rows in in_lines(self.arrivals.rows()):
             yield {"event": "checkpoint", "arrivals": rows}
@@ -216,6 +223,24 @@ class History:
     def _calendars_loaded(self, event: Event) -> None:
         self.calendars.update(msgspec.convert(event["calendars"], dict[str, dict[str, Any]]))
 
+    def _paused(self, event: Event) -> None:
+        until = event.get("until")
+        self.pauses.pause(event, epoch(event["timestamp"]), None if until is None else epoch(until))
+
+    def _resumed(self, event: Event) -> None:
+        self.pauses.resume(event, epoch(event["timestamp"]))
+
+    def _drain_started(self, event: Event) -> None:
+        self.drain = self.drain or event
+
+    def _drain_ended(self, _: Event) -> None:
+        self.drain = None
+
+    def _bumped(self, event: Event) -> None:
+        run = self.runs.get(event["run_id"])
+        if run is not None:
+            run.request = {**run.request, "bumped": number(event["seq"])}
+
     def _invalid(self, event: Event) -> None:
         if self.faults and self.faults[0].get("load") != event.get("load"):
             self.faults = []
@@ -260,6 +285,10 @@ class History:
             self._limited(event["limits"])
         elif "calendars" in event:
             self._calendars_loaded(event)
+        elif "drain" in event:
+            self.drain = msgspec.convert(event["drain"], dict[str, Any])
+        for row in event.get("pauses", ()):
+            self.pauses.restore(row)
         for row in event.get("arrivals", ()):
             self.arrivals.restore(row)
         self.schedules.update(states_of(event))
@@ -288,6 +317,11 @@ _STEPS: dict[str, Callable[[History, Event], None]] = {
     "calendars_loaded": History._calendars_loaded,
     "schedule_invalid": History._invalid,
     "limits_loaded": History._limited,
+    "schedule_paused": History._paused,
+    "schedule_resumed": History._resumed,
+    "drain_started": History._drain_started,
+    "drain_ended": History._drain_ended,
+    "run_bumped": History._bumped,
     "clock_jumped": History._clock_jumped,
     "supervisor_started": History._supervisor_started,
     "supervisor_stopped": History._supervisor_stopped,

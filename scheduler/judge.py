@@ -71,8 +71,8 @@ def judge(
     if len(fires) >= _COUNTED:
         return _judge_many(schedule, waiting, now, history, late_reason)
     events: list[Event] = []
-    if schedule.can_close:
-        closed = {fire: reason for fire in waiting if (reason := schedule.closed(fire)) is not None}
+    if schedule.can_close or history.pauses:
+        closed = {fire: reason for fire in waiting if (reason := _why_not(schedule, fire, now, history)) is not None}
         waiting = [fire for fire in waiting if fire not in closed]
         events += _shut(schedule, fires, closed, now)
         if not waiting:
@@ -83,6 +83,14 @@ def judge(
         _missed(schedule, part, reason or late_reason) for group, reason in missed for part in _split(group, judged)
     ]
     return [*events, *_ask(schedule, taken, now, history.open_runs(schedule.id))]
+
+
+def _why_not(schedule: Schedule, fire: datetime, now: datetime, history: History) -> str | None:
+    """Say why the schedule does not run at a fire time: its definition closes it, or an operator has paused it."""
+    closed = schedule.closed(fire)
+    if closed is None and history.pauses.is_paused(schedule.id, schedule.tenant, fire, now):
+        return "paused"
+    return closed
 
 
 def _shut(schedule: Schedule, fires: Sequence[datetime], closed: dict[datetime, str], now: datetime) -> Iterator[Event]:
@@ -101,6 +109,8 @@ def _shut(schedule: Schedule, fires: Sequence[datetime], closed: dict[datetime, 
 def judge_arrival(schedule: Schedule, arrival: Due, now: datetime, history: History) -> list[Event]:
     """Return the verdict on something that has come for the schedule, first among its events; it names its trigger."""
     fire = datetime.fromtimestamp(arrival.second, UTC)
+    if history.pauses.is_paused(schedule.id, schedule.tenant, fire, now):
+        return [skipped_arrival(schedule.id, arrival, "paused")]
     verdict, *cancels = _ask(schedule, [fire], now, history.open_runs(schedule.id), arrival.number)
     verdict.pop("catchup", None)
     return [verdict | {"trigger": arrival.trigger}, *cancels]

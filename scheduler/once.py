@@ -106,11 +106,13 @@ def _see_to_the_end(
         while followed := ticker.follow(datetime.now(UTC)):
             ticked.verdicts.extend(followed)
             ours.update(str(event["run_id"]) for event in followed if event["event"] == "schedule_enqueued")
+        if dispatcher.store.history.drain is not None:
+            return not dispatcher.busy()
         # What another process has begun is for that one to end.
         return not any(run.status == "queued" or run.run_id in ours for run in runs.values())
 
     dispatcher.store.follow(note)
-    while not leads and any(run_id in runs for run_id in ours):
+    while not leads and any(run_id in runs for run_id in ours) and dispatcher.store.history.drain is None:
         leads = _lead(lock, dispatcher)
         if not leads:
             time.sleep(_POLL_S)

@@ -4,7 +4,8 @@ It has the queue protocol (`put`, `get_nowait`, `empty`, `qsize`), so `tick_once
 
 Of the runs that may start (their time has come, their schedule lets them, their pool and their tenant have a free slot)
 the next one belongs to the tenant whose turn it is by its fair share; among that tenant's it is the one with the
-highest priority, which grows by one a minute of waiting; among equals the one that was asked for first.
+highest priority, which grows by one a minute of waiting; among equals the one that was asked for first. Before all of
+them goes what an operator has bumped, the last one first.
 """
 
 from __future__ import annotations
@@ -22,17 +23,14 @@ from workers.run_request import RunRequest
 
 from .fair_share import FairShare
 from .history import Run, epoch
-from .limits import PRIORITIES, AtWork, Limits, is_by_hand, place_of
+from .limits import AtWork, Limits, is_by_hand, place_of
+from .run_order import rank_of
 from .run_timers import time_of
 
 __all__ = ["RunQueue"]
 
-# A minute of waiting is worth one step of priority, so what has the lowest is passed over by what has the highest, and
-# comes later, for 200 minutes at most: minutes are what schedules count in, and hours what nobody likes to wait for.
-_AGE_S = 60
-# rank, number, run_id. The rank is the moment asked for less the priority's worth of waiting: two runs that wait keep
-# their order however long it is, so nothing is ever sorted again.
-_Entry = tuple[int, int, str]
+# Class and rank (see run_order), number, run_id.
+_Entry = tuple[int, int, int, str]
 
 
 class _Ready(msgspec.Struct):
@@ -110,11 +108,11 @@ class RunQueue:
 
     def get_nowait(self) -> RunRequest:
         """Hand out the next request that may start. Raises queue.Empty."""
-        heads = [(self._share.tag(tenant), entry, pool, tenant) for tenant, pool, entry in self._heads()]
+        heads = [(entry[0], self._share.tag(tenant), entry, pool, tenant) for tenant, pool, entry in self._heads()]
         if not heads:
             raise queue.Empty
-        _, _, pool, tenant = min(heads)
-        run_id = heapq.heappop(self._lanes[tenant][pool])[2]
+        *_, pool, tenant = min(heads)
+        run_id = heapq.heappop(self._lanes[tenant][pool])[-1]
         waiting = self._handed[run_id] = self._ready.pop(run_id)
         self._at_work.add(run_id, tenant, pool)
         waiting.price = self._share.charge(tenant, self.limits.weight(tenant))
@@ -147,6 +145,8 @@ class RunQueue:
                 self._begin(request, event)
             else:
                 self._finish(run_id, event)
+        elif name == "run_bumped":
+            self._bump(str(event.get("run_id")), event)
         elif name == "limits_loaded":
             self._take_limits(event)
         elif name == "clock_jumped" and isinstance(jump_s := event.get("jump_s"), int | float):
@@ -219,7 +219,7 @@ class RunQueue:
                 del self._lanes[tenant]
 
     def _is_ready(self, entry: _Entry) -> bool:
-        waiting = self._ready.get(entry[2])
+        waiting = self._ready.get(entry[-1])
         return waiting is not None and waiting.entry is entry
 
     def _make_ready(self, request: RunRequest) -> None:
@@ -230,12 +230,24 @@ class RunQueue:
             self._ready[run_id].request = request
             return
         self._number += 1
-        entry = (self._clock_s - _AGE_S * _priority_of(request), self._number, run_id)
+        entry = (*rank_of(request, self._clock_s), self._number, run_id)
         self._line_up(_Ready(request, *place_of(request), entry))
 
     def _line_up(self, waiting: _Ready) -> None:
-        self._ready[waiting.entry[2]] = waiting
+        self._ready[waiting.entry[-1]] = waiting
         heapq.heappush(self._lanes.setdefault(waiting.tenant, {}).setdefault(waiting.pool, []), waiting.entry)
+
+    def _bump(self, run_id: str, event: Event) -> None:
+        """Put a run first, at once or as soon as it may start."""
+        bumped = {"bumped": event.get("seq")}
+        if run_id in self._ready:
+            self._make_ready({**self._ready.pop(run_id).request, **bumped})
+        elif run_id in self._later:
+            wake_s, request = self._later[run_id]
+            self._later[run_id] = (wake_s, {**request, **bumped})
+        for held in self._held.values():
+            if run_id in held:
+                held[run_id] = {**held[run_id], **bumped}
 
     def _hold_until(self, wake_s: float, request: RunRequest) -> None:
         run_id = str(request["run_id"])
@@ -305,11 +317,6 @@ class RunQueue:
             self.put(held.popitem(last=False)[1])
         if not held:
             self._held.pop(schedule_id, None)
-
-
-def _priority_of(request: RunRequest) -> int:
-    priority = request.get("priority")
-    return priority if type(priority) is int and priority in PRIORITIES else 0
 
 
 def _schedule_of(request: RunRequest | Event) -> str:

@@ -229,8 +229,13 @@ class Schedule(msgspec.Struct, frozen=True, dict=True, forbid_unknown_fields=Tru
 
     @functools.cached_property
     def spec(self) -> dict[str, Any]:
-        """What decides the fire times: the part of a schedule that the log keeps, to account for them later."""
+        """What decides the fire times: the part of a schedule that the log keeps, to account for them later.
+
+        Its `tenant` is there for pauses, which may be of a tenant.
+        """
         spec: dict[str, Any] = {"cron": self.cron, "timezone": self.timezone, "enabled": self.enabled, "dag": self.dag}
+        if self.tenant != "default":
+            spec["tenant"] = self.tenant
         if self.matrix_of:
             spec["matrix_of"] = self.matrix_of
         if (repeat := self.repeat) is not None:
@@ -252,7 +257,7 @@ class Schedule(msgspec.Struct, frozen=True, dict=True, forbid_unknown_fields=Tru
 
 def timing_of(spec: Mapping[str, Any]) -> dict[str, Any]:
     """Return the part of a spec that decides the fire times; where it changes, a schedule begins anew."""
-    return {key: value for key, value in spec.items() if key != "dag"}
+    return {key: value for key, value in spec.items() if key not in ("dag", "tenant")}
 
 
 def schedule_from_spec(
@@ -263,7 +268,7 @@ def schedule_from_spec(
     `calendars` are those on record. It, or `fires` of it, raises TickpoolError, LookupError, ValueError or OSError
     where the spec is of another version, or of a machine with other time zones.
     """
-    keys = ("timezone", "enabled", "matrix_of", "every", "at", "on_file", "blackout")
+    keys = ("timezone", "enabled", "matrix_of", "every", "at", "on_file", "blackout", "tenant")
     known = {key: spec[key] for key in keys if key in spec}
     entry = {"id": schedule_id, "cron": spec.get("cron"), "dag": str(spec.get("dag")), **known}
     if spec.get("after"):

@@ -38,7 +38,7 @@ def gather(settings: Settings, now: datetime, *, limit: int = _SHOWN) -> dict[st
     reader.close()
     supervisor = _supervisor(history, now)
     workers = _workers(history, supervisor["pid"], now)
-    status = {
+    status: dict[str, Any] = {
         "health": "well",
         "problems": [],
         "supervisor": supervisor,
@@ -46,6 +46,8 @@ def gather(settings: Settings, now: datetime, *, limit: int = _SHOWN) -> dict[st
         "queue": _queue(history, now, limit),
         "pools": list(_pools(history)),
         "tenants": list(_tenants(history)),
+        "drain": _drain(history),
+        "paused": list(_paused(history, now)),
         "next": list(_next_fires(history, now, limit)),
         "last_runs": list(islice(filter(is_final, read_backward(path)), limit)),
         "corrupt_lines": reader.corrupt,
@@ -170,6 +172,29 @@ def _at_work(history: History) -> AtWork:
     return at_work
 
 
+def _drain(history: History) -> dict[str, Any] | None:
+    if history.drain is None:
+        return None
+    return {
+        "since": history.drain.get("timestamp"),
+        "by": history.drain.get("by"),
+        "reason": history.drain.get("reason"),
+    }
+
+
+def _paused(history: History, now: datetime) -> Iterator[dict[str, Any]]:
+    """Yield the pauses that are in force; of a schedule, of a tenant, or, where both are None, of all."""
+    for (kind, name), pause in history.pauses.in_force(now):
+        yield {
+            "schedule_id": name if kind == "schedule" else None,
+            "tenant": name if kind == "tenant" else None,
+            "since": iso(datetime.fromtimestamp(pause.since, UTC)),
+            "until": None if pause.until is None else iso(datetime.fromtimestamp(pause.until, UTC)),
+            "by": pause.by or None,
+            "reason": pause.reason or None,
+        }
+
+
 def _next_fires(history: History, now: datetime, limit: int) -> Iterator[dict[str, Any]]:
     """Yield the next fire times of the schedules in force, soonest first."""
     from .schedule_model import schedule_from_spec
@@ -178,11 +203,13 @@ def _next_fires(history: History, now: datetime, limit: int) -> Iterator[dict[st
         for name, state in history.schedules.items():
             if not state.spec.get("enabled"):
                 continue
+            tenant = str(state.spec.get("tenant") or "default")
             # A spec that a newer version wrote may say what this one cannot read.
             with suppress(TickpoolError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError, OSError):
                 schedule = schedule_from_spec(name, state.spec, history.calendars)
                 fire = schedule.fires.next(now.astimezone(schedule.zone))
-                if fire is not None:
+                # What is paused without an end has none to come.
+                if fire is not None and not history.pauses.is_paused(name, tenant, fire, fire):
                     yield fire.astimezone(UTC), name
 
     for fire, name in heapq.nsmallest(limit, fires()):
@@ -194,6 +221,8 @@ def _problems(status: dict[str, Any], history: History, settings: Settings) -> I
         yield f"the service is down: {status['supervisor']['reason']}"
     elif (size := len([w for w in status["workers"] if w["name"]])) < (history.supervisor or {}).get("max_parallel", 0):
         yield f"{size} worker(s) of {(history.supervisor or {}).get('max_parallel')} are there"
+    if history.drain is not None:
+        yield f"nothing starts: {history.drain.get('by')} has drained it (`tickpool drain --off` ends that)"
     for fault in history.faults:
         place = f"{fault.get('file')}:{fault.get('line')}:{fault.get('col')}"
         yield f"configuration fault at {place}: {fault.get('reason')}"

@@ -48,12 +48,21 @@ def render(status: Mapping[str, Any]) -> str:
     if status["tenants"]:
         tenants = [[shown if shown is not None else "-" for shown in row.values()] for row in status["tenants"]]
         lines += ["", table(("TENANT", "MOST", "WEIGHT", "USED"), tenants)]
+    if status["paused"]:
+        heading = ("PAUSED", "SINCE", "UNTIL", "BY", "REASON")
+        lines += ["", table(heading, map(_pause_row, status["paused"]))]
     if status["next"]:
         fires = [(row["schedule_id"], _local(row["minute"]), span(row["in_s"])) for row in status["next"]]
         lines += ["", table(("NEXT", "AT", "IN"), fires)]
     if status["last_runs"]:
         lines += ["", render_runs(status["last_runs"])]
     return "\n".join(lines)
+
+
+def _pause_row(pause: Mapping[str, Any]) -> tuple[str, ...]:
+    tenant = f"tenant {pause['tenant']}" if pause["tenant"] else "all schedules"
+    until = _local(pause["until"]) if pause["until"] else "resumed"
+    return (pause["schedule_id"] or tenant, _local(pause["since"]), until, pause["by"] or "-", pause["reason"] or "")
 
 
 def render_runs(runs: Sequence[Mapping[str, Any]]) -> str:

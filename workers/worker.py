@@ -71,6 +71,7 @@ class Executor:
         self._task_log = settings.task_log()
         self._reader = LogReader(self._log.path)
         self._dags: dict[Path, tuple[tuple[int, int, int], Dag]] = {}
+        self._is_drained = False
         self._me = identity(os.getpid())
 
     def leave_flushing(self) -> None:
@@ -109,7 +110,9 @@ class Executor:
             if _is_claimed(new, run_id, attempt):
                 return False
             # Who leads since then hands out what waits, and counts what runs: this start would come behind its back.
-            return ask_first or (stop.reason is None and not _is_led_anew(new))
+            # What is to be drained starts nothing; the request waits on.
+            self._is_drained = not ask_first and _holds(new, "drain_started")
+            return ask_first or not (stop.reason or self._is_drained or _holds(new, "supervisor_started"))
 
         self._reader.seek(since)
         try:
@@ -121,8 +124,8 @@ class Executor:
 
     def refusal(self, request: RunRequest, stop: Stop) -> Result:
         """Return the result of a claim that failed."""
-        if stop.reason is not None:
-            return Result(*_key(request), "unclaimed", stop.reason)
+        if stop.reason is not None or self._is_drained:
+            return Result(*_key(request), "unclaimed", stop.reason or "nothing is to start now (drain)")
         return Result(*_key(request), "refused", "another process has claimed it")
 
     def perform(self, request: RunRequest, stop: Stop) -> Result:
@@ -231,8 +234,8 @@ def _key(request: RunRequest) -> tuple[str, int]:
     return str(request["run_id"]), int(request.get("attempt") or 1)
 
 
-def _is_led_anew(events: list[Event]) -> bool:
-    return any(event.get("event") == "supervisor_started" for event in events)
+def _holds(events: list[Event], name: str) -> bool:
+    return any(event.get("event") == name for event in events)
 
 
 def _wanted(dag: Dag, offered: Mapping[str, Any]) -> dict[str, Any]:

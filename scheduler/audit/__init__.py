@@ -16,6 +16,7 @@ from workers.numbered_lines import Block, numbered_lines
 from .arrivals import ArrivalBook
 from .effects import EffectsUnreadable, compare_effects
 from .fires import FireBook
+from .holds import HoldBook
 from .report import TITLES, Finding, Ledger, Report, Violation, shown
 from .runs import RunBook
 from .services import Services
@@ -69,7 +70,8 @@ class _Auditor:
     def __init__(self, lateness_s: float, *, keeps_outcomes: bool) -> None:
         self.ledger = Ledger()
         self.services = Services()
-        self.runs = RunBook(self.ledger, self.services, lateness_s, keeps_outcomes=keeps_outcomes)
+        self.holds = HoldBook(self.ledger)
+        self.runs = RunBook(self.ledger, self.services, self.holds, lateness_s, keeps_outcomes=keeps_outcomes)
         self.fires = FireBook(self.ledger, self.services, _ON_TIME_S + lateness_s)
         self.arrivals = ArrivalBook(self.ledger)
         self.lines = self.first_seq = self.seq = 0
@@ -80,7 +82,11 @@ class _Auditor:
         self._steps: dict[str, Callable[[Event, float], None]] = {
             "schedule_enqueued": self._enqueued,
             "schedule_skipped": self._skipped,
-            "schedule_missed": lambda event, _: self.fires.miss(event),
+            "schedule_missed": self._missed,
+            "schedule_paused": self.holds.pause,
+            "schedule_resumed": self.holds.resume,
+            "drain_started": lambda *_: self.holds.start_drain(),
+            "drain_ended": lambda *_: self.holds.end_drain(),
             "run_requested": lambda event, _: self.runs.ask(event),
             "run_started": self.runs.start,
             "run_finished": self._finished,
@@ -159,7 +165,7 @@ class _Auditor:
                     return
                 self._compare_checkpoint()
             if self.services.leader is not None:
-                self.services.pass_time(event, now)
+                self.services.pass_time(event, now, is_held=self.holds.is_draining)
                 self.runs.limits.pass_time()
                 if self.services.leads(event) and name != "clock_jumped":  # by that the clock has moved, not time
                     self.runs.policies.look(now)
@@ -172,7 +178,12 @@ class _Auditor:
             # Of another hand, perhaps; but nobody can tell what it stands for.
             self.ledger.violate("G4", f"this event cannot be used: {type(error).__name__}: {error}")
 
+    def _missed(self, event: Event, now: float) -> None:
+        self.fires.miss(event)
+        self.holds.miss(event, now)
+
     def _enqueued(self, event: Event, now: float) -> None:
+        self.holds.judge(event, now)
         if "trigger" in event:
             self.arrivals.judge(event)
         elif event.get("schedule_id") and event.get("minute"):
@@ -180,6 +191,7 @@ class _Auditor:
         self.runs.ask(event)
 
     def _skipped(self, event: Event, now: float) -> None:
+        self.holds.judge(event, now)
         if "trigger" in event:
             self.arrivals.judge(event)
         else:
@@ -188,6 +200,7 @@ class _Auditor:
 
     def _loaded(self, event: Event, now: float) -> None:
         self.fires.load(event, now)
+        self.holds.load(event)
         self.arrivals.load(event)
 
     def _finished(self, event: Event, now: float) -> None:
@@ -242,8 +255,13 @@ class _Auditor:
                 self.services.lead(event["supervisor"], seconds(event["timestamp"]))
         self.runs.limits.load(limits, 0.0)
         self.fires.load_calendars(calendars)
+        for event in checkpoint:
+            self.holds.restore(event.get("pauses", []))
+            if "drain" in event:
+                self.holds.start_drain()
         for row in rows:
             self.fires.restore(row)
+            self.holds.know(row[0], row[-1])
             self.arrivals.know(row[0], row[-1])
         for row in waits:
             self.arrivals.restore(row)

@@ -22,7 +22,7 @@ _SLACK_S = 1.0
 _TERMS = ("not_before", "start_by", "deadline")
 # How the reason of an end begins for which somebody has asked.
 _ASKED = ("cancelled: replaced by ", "cancelled: asked for by ")
-_SKIPS = ("overlap", "max_queued", "start_deadline", *CLOSED)
+_SKIPS = ("overlap", "max_queued", "start_deadline", "paused", *CLOSED)
 
 
 class _Terms(msgspec.Struct):

@@ -13,6 +13,7 @@ from workers.ids import is_run_id
 from workers.process import Identity, is_alive
 
 from .ends import check_end, check_fields, check_next
+from .holds import HoldBook
 from .limits import Lane, LimitBook
 from .policies import PolicyBook
 from .report import Ledger, Place, shown
@@ -54,7 +55,9 @@ class RunBook:
     With `keeps_outcomes`, `outcomes` has the status of each attempt that started, "" while it runs.
     """
 
-    def __init__(self, ledger: Ledger, services: Services, lateness_s: float, *, keeps_outcomes: bool) -> None:
+    def __init__(
+        self, ledger: Ledger, services: Services, holds: HoldBook, lateness_s: float, *, keeps_outcomes: bool
+    ) -> None:
         self.open: dict[str, _Run] = {}
         self.ended: set[str] = set()
         self.outcomes: dict[tuple[str, int], str] = {}
@@ -64,6 +67,7 @@ class RunBook:
         self._keeps_outcomes = keeps_outcomes
         self._ledger = ledger
         self._services = services
+        self._holds = holds
         self._lateness_s = lateness_s
         self._of_schedule: dict[str, dict[str, None]] = {}
         self._turn_since_s: dict[str, float] = {}
@@ -135,6 +139,7 @@ class RunBook:
         self._check_wait(run_id, run)
         self._note(run_id, attempt, "")
         self._put_on_worker(run_id, run, event)
+        self._holds.start(run_id, is_pooled=run.is_pooled)
         if run.is_pooled:
             self.limits.check_start(run_id, run.lane, now)
 

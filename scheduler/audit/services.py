@@ -25,12 +25,15 @@ class Services:
         self._seen_at = 0.0
         self.judged_to = 0
 
-    def pass_time(self, event: Event, now: float) -> None:
-        """Let time pass up to an event, seconds since the epoch, before what it says is taken in."""
+    def pass_time(self, event: Event, now: float, *, is_held: bool = False) -> None:
+        """Let time pass up to an event, seconds since the epoch, before what it says is taken in.
+
+        While all is held back, no worker counts as free.
+        """
         leader = self.leader
         if leader is None:
             return
-        if event["event"] == "clock_jumped":
+        if event["event"] == "clock_jumped" or is_held:
             self._seen_at = now  # that much the clock has moved, and no time has passed
         if self.running < int(leader.get("max_parallel") or 0) and now > self._seen_at:
             self.uncredited_s += now - self._seen_at

@@ -5,28 +5,24 @@ from __future__ import annotations
 import argparse
 import os
 import signal
-import socket
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workers.errors import TickpoolError, did_you_mean
 
+from .holding import NothingNamed
+from .operator import NotOpen, opened, operator, wait
 from .output import complain, print_json, say
 from .parser import Command, add_dir, read_moment
 
 if TYPE_CHECKING:
     from scheduler.open_runs import Run
-    from scheduler.state_store import StateStore
     from workers.events import Event
-    from workers.settings import Settings
 
 __all__ = ["COMMANDS"]
 
-_POLL_S = 0.05
 _SHOWN = 10
 
 
@@ -38,45 +34,6 @@ class NothingToTrigger(TickpoolError):
         near = did_you_mean(name, schedules)
         way_out = "" if near.endswith("?") else "; or name a DAG file, such as dags/report.yaml"
         return f"no schedule `{name[:128]}` in {directory}{near}{way_out}"
-
-
-class NothingNamed(TickpoolError):
-    """A cancel of nothing."""
-
-    def __str__(self) -> str:
-        return "cancel what? name a run, --schedule ID, or --queued"
-
-
-class NotOpen(TickpoolError):
-    """A run that cannot be cancelled: (its id, the open runs)."""
-
-    def __str__(self) -> str:
-        name, names = self.args
-        return f"no open run `{name[:128]}`{did_you_mean(name, names) if names else '; none is open'}"
-
-
-def _operator() -> str:
-    """Return who asks, as USER@HOST; behind sudo the one who typed it."""
-    import pwd
-
-    user = os.environ.get("SUDO_USER") if os.geteuid() == 0 else None
-    if not user:
-        try:
-            user = pwd.getpwuid(os.geteuid()).pw_name
-        except KeyError:  # a container may have no entry for its user
-            user = str(os.geteuid())
-    return f"{user}@{socket.gethostname()}"
-
-
-@contextmanager
-def _opened(settings: Settings) -> Iterator[StateStore]:
-    from scheduler.state_store import StateStore
-
-    store = StateStore(settings.state_log())
-    try:
-        yield store
-    finally:
-        store.close()
 
 
 # -- trigger ----------------------------------------------------------------------------------------------------------
@@ -97,7 +54,7 @@ def _trigger(options: argparse.Namespace) -> int:
             ends.append(event)
 
     tasks = LogReader(settings.events_path) if options.follow else None
-    with _opened(settings) as store:
+    with opened(settings) as store:
         store.follow(note)
         (recorded,) = store.commit(lambda _: [request])
         is_served = wake(service_of(store.history))
@@ -106,7 +63,7 @@ def _trigger(options: argparse.Namespace) -> int:
         if not is_served:
             complain("no service runs on this log; the run waits for one")
         if options.wait or options.follow:
-            _wait(store, lambda: bool(ends), lambda: _show_tasks(tasks, request["run_id"]))
+            wait(store, lambda: bool(ends), lambda: _show_tasks(tasks, request["run_id"]))
     if options.json:
         print_json({"request": recorded, "end": ends[0] if ends else None})
     elif ends:
@@ -124,7 +81,7 @@ def _request(options: argparse.Namespace) -> Event:
     from workers.__main__ import checked_params
     from workers.dag import load_dag
 
-    now, by = datetime.now(UTC), _operator()
+    now, by = datetime.now(UTC), operator()
     at = read_moment("--at", options.at) if options.at else None
     configuration = read_configuration(options.dir)
     schedules = {schedule.id: schedule for schedule in configuration.schedules}
@@ -152,13 +109,6 @@ def _show_tasks(tasks: Any, run_id: str) -> None:
             show_task(event)
 
 
-def _wait(store: StateStore, is_done: Callable[[], bool], show: Callable[[], None] = lambda: None) -> None:
-    while not is_done():
-        time.sleep(_POLL_S)
-        store.refresh()
-        show()
-
-
 # -- cancel -----------------------------------------------------------------------------------------------------------
 
 
@@ -169,9 +119,9 @@ def _cancel(options: argparse.Namespace) -> int:
     from workers.settings import read_settings
 
     if not (options.run or options.schedule or options.queued):
-        raise NothingNamed
-    by = _operator()
-    with _opened(read_settings(os.environ)) as store:
+        raise NothingNamed("cancel", "name a run, --schedule ID, or --queued")
+    by = operator()
+    with opened(read_settings(os.environ)) as store:
         ends: dict[str, Event] = {}
         runs: list[Run] = []
         trees: dict[str, list[dict[str, Any]]] = {}
@@ -198,7 +148,7 @@ def _cancel(options: argparse.Namespace) -> int:
             if run.run_id not in ends and process is not None and not send_signal(process, signal.SIGTERM):
                 lost.add(run.run_id)
         names = [run.run_id for run in runs if run.run_id not in lost]
-        _wait(store, lambda: ends.keys() >= set(names))
+        wait(store, lambda: ends.keys() >= set(names))
         rows = [_row(run, ends.get(run.run_id), trees.get(run.run_id, [])) for run in runs]
     if options.json:
         print_json(rows)

@@ -11,10 +11,21 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from workers.errors import TickpoolError
+from workers.units import Duration, InvalidDuration
 
 from .output import complain
 
-__all__ = ["Command", "InvalidMoment", "Parser", "add_dir", "number", "read_moment", "whole_number"]
+__all__ = [
+    "Command",
+    "InvalidMoment",
+    "InvalidUntil",
+    "Parser",
+    "add_dir",
+    "number",
+    "read_moment",
+    "read_until",
+    "whole_number",
+]
 
 
 class Parser(argparse.ArgumentParser):
@@ -82,3 +93,23 @@ def read_moment(option: str, text: str) -> datetime:
     if moment.tzinfo is None:
         raise InvalidMoment(option, text)
     return moment.astimezone(UTC)
+
+
+class InvalidUntil(TickpoolError):
+    """An option's value that is neither a moment nor a duration: (the option, the text)."""
+
+    def __str__(self) -> str:
+        forms = "a duration such as 7d, or an ISO 8601 time with its zone, such as 2026-11-23T09:00:00Z"
+        return f"{self.args[0]} {self.args[1]!r}: write {forms}"
+
+
+def read_until(option: str, text: str, now: datetime) -> datetime:
+    """Read a moment, or a duration from now, as an aware datetime in UTC. Raises InvalidUntil."""
+    try:
+        return now + Duration.parse(text)
+    except (InvalidDuration, OverflowError):
+        pass
+    try:
+        return read_moment(option, text)
+    except InvalidMoment:
+        raise InvalidUntil(option, text) from None

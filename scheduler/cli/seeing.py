@@ -8,10 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from workers.errors import TickpoolError, did_you_mean
-from workers.units import Duration, InvalidDuration
 
 from .output import complain, fault_row, print_json, say, show, width
-from .parser import Command, InvalidMoment, add_dir, read_moment, whole_number
+from .parser import Command, add_dir, read_until, whole_number
 
 __all__ = ["COMMANDS"]
 
@@ -24,7 +23,7 @@ def _next(options: argparse.Namespace) -> int:
     from scheduler.schedules import load_schedules
 
     now = datetime.now(UTC)
-    until = _read_until(options.until, now) if options.until else None
+    until = read_until("--until", options.until, now) if options.until else None
     schedules = load_schedules(options.dir)
     if options.schedule:
         names = [schedule.id for schedule in schedules]
@@ -38,26 +37,6 @@ def _next(options: argparse.Namespace) -> int:
     else:
         show(render_fires(rows, width()))
     return 0
-
-
-def _read_until(text: str, now: datetime) -> datetime:
-    """Read a moment, or a duration from now. Raises InvalidUntil."""
-    try:
-        return now + Duration.parse(text)
-    except InvalidDuration:
-        pass
-    try:
-        return read_moment("--until", text)
-    except InvalidMoment:
-        raise InvalidUntil(text) from None
-
-
-class InvalidUntil(TickpoolError):
-    """The value of `--until` that is neither a moment nor a duration: (the text,)."""
-
-    def __str__(self) -> str:
-        forms = "a duration such as 7d, or an ISO 8601 time with its zone, such as 2026-11-23T09:00:00Z"
-        return f"--until {self.args[0]!r}: write {forms}"
 
 
 class UnknownSchedule(TickpoolError):
