@@ -131,7 +131,7 @@ class History:
         attempt = number(event.get("attempt") or 1)
         if not type(run_id) is type(schedule_id) is str:
             raise TypeError
-        if schedule_id and event.get("minute"):
+        if schedule_id and event.get("minute") and not event.get("retry_of"):
             self._judge(event)
         self._open_run(Run(run_id, schedule_id, event, attempt))
 

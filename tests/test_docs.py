@@ -42,7 +42,9 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("scheduler", "workers")
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 FENCE = re.compile(r"^(?P<indent> *)```(?P<language>[a-z]*)\n(?P<text>.*?)^ *```$", re.MULTILINE | re.DOTALL)
-EVENT = re.compile(r"(?:schedule|run|task|supervisor|worker|clock|log|segment|limit|backfill|approval)s?_[a-z]+|drain_(?:started|ended)")
+EVENT = re.compile(
+    r"(?:schedule|run|task|supervisor|worker|clock|log|segment|limit|backfill|approval)s?_[a-z]+|drain_(?:started|ended)"
+)
 
 
 def page(name: str) -> str:

@@ -33,6 +33,14 @@ class ReadySet:
                 self._downstream[upstream].append(task)
         self.ready: deque[Task] = deque()
 
+    def keep(self, task_id: str, state: UpstreamState) -> bool:
+        """Count a task as ended before any is judged; say whether there is such a task."""
+        if task_id not in self._undecided:
+            return False
+        del self._undecided[task_id]
+        self._states[task_id] = state
+        return True
+
     def begin(self) -> list[Closed]:
         """Judge every task once; return those closed without running."""
         return self._judge(list(self._tasks.values()))

@@ -14,6 +14,7 @@ from typing import Any
 from .dag import Dag, Task, check_params, load_dag, project_of
 from .errors import TickpoolError
 from .run_context import RunContext, RunInfo, Stop
+from .run_events import Kept
 from .task_runner import Ran, RunStatus, TaskRunner
 
 __all__ = ["InvalidParams", "RunInfo", "Stop", "run_dag"]
@@ -46,6 +47,7 @@ def run_dag(
     grace_s: float = 30.0,
     marker: str | None = None,
     log_limit: int = DEFAULT_LOG_LIMIT,
+    kept: Mapping[str, Kept] | None = None,
 ) -> dict[str, Any]:
     """Run a DAG in this process and return how it ended, as one JSON-able mapping.
 
@@ -54,6 +56,7 @@ def run_dag(
     `outputs`, `reason`) and `hooks` (the same). `record` gets the task events; what it raises ends the run, after its
     processes. Logs go under `logs_dir/<run_id>/<attempt>/`, by default in `logs/runs` of the project. `timeout_s`
     shortens the DAG's own timeout. After `stop`, no hook starts. `marker` is the value of TICKPOOL_RUN in every task.
+    The tasks `kept` do not run: they count as they ended in an attempt before, with the outputs they had then.
     No secret of the run is in the mapping, the events or an error. Raises TickpoolError for a DAG, a run id or params
     that cannot be used.
     """
@@ -76,7 +79,7 @@ def run_dag(
     runner = TaskRunner(context, stop=stop, grace_s=grace_s, log_limit=log_limit)
     with context.secrets.mask.errors(), closing(runner):
         limit_s = _shortest(timeout_s, dag.timeout.total_seconds() if dag.timeout is not None else None)
-        ran = runner.run(dag.tasks, max_parallel=dag.max_parallel_tasks, limit_s=limit_s)
+        ran = runner.run(dag.tasks, max_parallel=dag.max_parallel_tasks, limit_s=limit_s, kept=kept or {})
         hooks = _hooks_of(dag, ran.status)
         context.verdict = ran.status, ran.reason
         ran_hooks = runner.run(hooks, max_parallel=1, limit_s=limit_s) if hooks else None

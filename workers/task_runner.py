@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from . import process_tree, retry
@@ -18,6 +19,7 @@ from .poller import Poller, Timer
 from .process import CannotStart, read_stat
 from .ready_set import Closed, ReadySet
 from .run_context import RunContext, Stop
+from .run_events import Kept
 from .task_log import TaskLog
 from .tasks import Outcome, call, command
 from .tasks.imports import Imports
@@ -61,11 +63,22 @@ class TaskRunner:
         self._failure: str | None = None
         self._halted: tuple[RunStatus, str] | None = None
 
-    def run(self, tasks: Iterable[Task], *, max_parallel: int, limit_s: float | None) -> Ran:
-        """Run the tasks in the order of their needs and return when each has ended and its processes are gone."""
+    def run(
+        self,
+        tasks: Iterable[Task],
+        *,
+        max_parallel: int,
+        limit_s: float | None,
+        kept: Mapping[str, Kept] = MappingProxyType({}),
+    ) -> Ran:
+        """Run the tasks in the order of their needs and return when each has ended and its processes are gone.
+
+        Those that are `kept` count as ended.
+        """
         self._forget_last_set(tasks)
         deadline = time.monotonic() + limit_s if limit_s is not None else None
         self._overdue = f"timed out after {Duration(seconds=limit_s or 0)}"
+        self._keep(kept)
         self._close(self._tasks.begin())
         while True:
             self._start_ready(max_parallel, deadline)
@@ -77,6 +90,13 @@ class TaskRunner:
         if self._halted is not None:
             return Ran(*self._halted, self._results)
         return Ran("failed" if self._failure else "success", self._failure, self._results)
+
+    def _keep(self, kept: Mapping[str, Kept]) -> None:
+        for task_id, (status, outputs) in kept.items():
+            if self._tasks.keep(task_id, status):
+                self._context.record("task_kept", task_id=task_id, status=status, outputs=outputs)
+                self._results[task_id] = _result(Outcome(status, outputs=outputs), 0)
+                self._context.outputs[task_id] = outputs
 
     def close(self) -> None:
         """Kill what the tasks left behind and close what was opened."""

@@ -17,7 +17,8 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .dag import Dag, dag_owners, load_dag
+from .dag import Dag
+from .dag_cache import DagCache
 from .errors import InvalidFile, TickpoolError
 from .event_log import LogNotFlushed, LogUnwritable
 from .events import Event
@@ -26,6 +27,7 @@ from .lock import LockTimeout
 from .process import identity, prctl
 from .process_tree import become_subreaper
 from .run_context import RunInfo, Stop
+from .run_events import kept_of
 from .run_request import RunRequest, cancel_text, marker_for, next_attempt, run_fields, wrong_in
 from .runner import run_dag
 from .segments import LogReader, Position
@@ -70,7 +72,7 @@ class Executor:
         self._log = settings.state_log()
         self._task_log = settings.task_log()
         self._reader = LogReader(self._log.path)
-        self._dags: dict[Path, tuple[tuple[int, int, int], Dag]] = {}
+        self._dags = DagCache(Path(settings.run_logs_dir))
         self._is_drained = False
         self._me = identity(os.getpid())
 
@@ -105,6 +107,8 @@ class Executor:
             "starttime": self._me.starttime,
             "boot_id": self._me.boot_id,
         }
+        if version := self._dags.version(request):
+            started["dag_version"] = version
 
         def is_free(new: list[Event]) -> bool:
             if _is_claimed(new, run_id, attempt):
@@ -177,7 +181,7 @@ class Executor:
             return {"status": "failed", "reason": wrong}
         try:
             project = Path(request.get("project") or ".")
-            dag = self._dag(project, request["dag"])
+            dag = self._dags.dag(project, request)
             return run_dag(
                 dag,
                 params={**_wanted(dag, request.get("offered") or {}), **(request.get("params") or {})},
@@ -196,6 +200,7 @@ class Executor:
                 grace_s=settings.task_grace_s,
                 marker=marker_for(self._log.path, run_id, attempt),
                 log_limit=settings.task_log_bytes,
+                kept=kept_of(self._task_log.path, run_id, request.get("kept") or ()),
             )
         except InvalidFile as error:
             return {"status": "failed", "reason": str(error.faults[0]) if error.faults else str(error)}
@@ -213,21 +218,6 @@ class Executor:
             self._task_log.append(event)
         except TickpoolError as error:
             logger.warning("run %s: task event lost: %s", event.get("run_id"), error)
-
-    def _dag(self, project: Path, name: str) -> Dag:
-        """Return the DAG, read again only when its file has changed."""
-        path = project / name
-        try:
-            stat = os.stat(path)
-            stamp = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
-        except (OSError, ValueError):
-            return load_dag(path, project)  # says what is wrong
-        kept = self._dags.get(path)
-        if foreign := dag_owners(Path(name), project):
-            raise InvalidFile(foreign)
-        if kept is None or kept[0] != stamp:
-            kept = self._dags[path] = (stamp, load_dag(path, project))
-        return kept[1]
 
 
 def _key(request: RunRequest) -> tuple[str, int]:

@@ -59,7 +59,8 @@ class RunBook:
         self, ledger: Ledger, services: Services, holds: HoldBook, lateness_s: float, *, keeps_outcomes: bool
     ) -> None:
         self.open: dict[str, _Run] = {}
-        self.ended: set[str] = set()
+        # The last attempt of each.
+        self.ended: dict[str, int] = {}
         self.outcomes: dict[tuple[str, int], str] = {}
         self.schedule_of: dict[str, str] = {}
         self.limits = LimitBook(ledger, services)
@@ -87,7 +88,7 @@ class RunBook:
             )
             return
         self._requests += 1
-        if run_id in self.open or run_id in self.ended:
+        if run_id in self.open or not self._may_repeat(run_id, event):
             self._ledger.violate("G1", f"run `{run_id}` is asked for again")
             return
         others = self._of_schedule.get(schedule_id)
@@ -101,6 +102,15 @@ class RunBook:
         not_before_s = self.policies.ask(event, self._waiting(schedule_id))
         run = self._open(run_id, schedule_id, event, event.get("attempt", 1))
         run.waits_since_s += max(0.0, not_before_s - seconds(event["timestamp"]))
+
+    def _may_repeat(self, run_id: str, event: Event) -> bool:
+        """Say whether a request is for a new run or, by an operator, for the next attempt of one that has ended."""
+        last = self.ended.get(run_id)
+        if not event.get("retry_of"):
+            return last is None
+        self._ledger.count("G1", "retries asked for")
+        # Of a run that ended in an older part of the log nothing is known here.
+        return event["retry_of"] == event["attempt"] - 1 and last in (None, event["retry_of"]) and bool(event.get("by"))
 
     def restore(self, run: Event) -> None:
         """Take an open run from the checkpoint with which a log begins whose older part is gone."""
@@ -172,7 +182,7 @@ class RunBook:
             run.place = ledger.place
         else:
             self._close(run_id, run)
-            self.ended.add(run_id)
+            self.ended[run_id] = attempt
 
     def skip(self, event: Event, now: float) -> None:
         """Take in a `schedule_skipped`."""

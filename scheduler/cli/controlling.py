@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from workers.errors import TickpoolError, did_you_mean
 
 from .holding import NothingNamed
-from .operator import NotOpen, opened, operator, wait
+from .operator import NotOpen, follow_run, opened, operator, wait
 from .output import complain, print_json, say
 from .parser import Command, add_dir, read_moment
 
@@ -40,38 +40,12 @@ class NothingToTrigger(TickpoolError):
 
 
 def _trigger(options: argparse.Namespace) -> int:
-    from scheduler.control import service_of, wake
-    from scheduler.status import is_final
-    from workers.segments import LogReader
     from workers.settings import read_settings
 
     settings = read_settings(os.environ)
     request = _request(options)
-    ends: list[Event] = []
-
-    def note(event: Event) -> None:
-        if is_final(event) and event.get("run_id") == request["run_id"]:
-            ends.append(event)
-
-    tasks = LogReader(settings.events_path) if options.follow else None
     with opened(settings) as store:
-        store.follow(note)
-        (recorded,) = store.commit(lambda _: [request])
-        is_served = wake(service_of(store.history))
-        if not options.json:
-            say(f"Requested {request['run_id']}")
-        if not is_served:
-            complain("no service runs on this log; the run waits for one")
-        if options.wait or options.follow:
-            wait(store, lambda: bool(ends), lambda: _show_tasks(tasks, request["run_id"]))
-    if options.json:
-        print_json({"request": recorded, "end": ends[0] if ends else None})
-    elif ends:
-        end = ends[0]
-        say(
-            f"{end['status']}  {end.get('duration_s') or 0:.2f} s" + (f"  {end['reason']}" if end.get("reason") else "")
-        )
-    return 1 if ends and ends[0]["status"] != "success" else 0
+        return follow_run(store, lambda _: [request], options)
 
 
 def _request(options: argparse.Namespace) -> Event:
@@ -99,14 +73,6 @@ def _request(options: argparse.Namespace) -> Event:
     dag = load_dag(path, project)
     params = checked_params(dag, options.name, options.param, {})
     return request_dag(dag.id, os.path.relpath(path, project), str(project), params, now, at, by)
-
-
-def _show_tasks(tasks: Any, run_id: str) -> None:
-    from workers.__main__ import show_task
-
-    for event in tasks.read() if tasks is not None else ():
-        if event.get("run_id") == run_id:
-            show_task(event)
 
 
 # -- cancel -----------------------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from workers.settings import Settings
     from workers.task_output import Line
 
-__all__ = ["COMMANDS"]
+__all__ = ["COMMANDS", "UnknownRun", "known_runs"]
 
 _POLL_S = 0.1
 _KNOWN = 1000
@@ -57,7 +57,7 @@ def _logs(options: argparse.Namespace) -> int:
     run_dir = Path(settings.run_logs_dir) / options.run
     _refresh(reader, history)
     if not is_run_id(options.run) or not (run_dir.is_dir() or options.run in history.runs):
-        raise UnknownRun(options.run, _known_runs(history, settings))
+        raise UnknownRun(options.run, known_runs(history, settings))
     lines = _lines(options, run_dir, reader, history)
     show = _Show(is_json=options.json)
     for line in lines:
@@ -109,7 +109,7 @@ def _refresh(reader: LogReader, history: History) -> None:
         history.apply(event)
 
 
-def _known_runs(history: History, settings: Settings) -> Iterable[str]:
+def known_runs(history: History, settings: Settings) -> Iterable[str]:
     from itertools import islice
 
     from scheduler.state_store import last_events

@@ -1,0 +1,72 @@
+"""The events of one run, newest first, and what its tasks came to: read backward, so the cost is that of its age."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from .errors import TickpoolError
+from .events import Event
+from .segments import read_backward
+
+__all__ = ["LAST_WORDS", "Forgotten", "Kept", "events_of_run", "kept_of", "last_words"]
+
+# The events that say how a task ended.
+LAST_WORDS = ("task_finished", "task_skipped", "task_kept")
+# One line in so many is read to see how old the lines are.
+_SAMPLE = 500
+
+
+class Forgotten(TickpoolError):
+    """A task that is not to run again, and of whose good end nothing is on record: (the task, the task log)."""
+
+    def __str__(self) -> str:
+        return f"task `{self.args[0]!s:.128}` is to be kept, and {self.args[1]} does not say any more what it put out"
+
+
+class Kept(NamedTuple):
+    """How a task ended in an attempt before, and what it put out."""
+
+    status: Literal["success", "skipped"]
+    outputs: dict[str, Any]
+
+
+def events_of_run(path: Path, run_id: str, since: str | None = None) -> Iterator[Event]:
+    """Yield the events of a log that belong to a run, newest first; none that is older than `since` (ISO 8601, UTC).
+
+    Raises LogUnreadable.
+    """
+    mark, number = run_id.encode(), count(1)
+
+    def is_wanted(line: bytes) -> bool:
+        return mark in line or (since is not None and next(number) % _SAMPLE == 0)
+
+    for event in read_backward(path, wanted=is_wanted):
+        if event is None:
+            continue
+        # Of one second either may have come first.
+        if since is not None and str(event.get("timestamp"))[:19] < since[:19]:
+            return
+        if event.get("run_id") == run_id:
+            yield event
+
+
+def last_words(task_log: Path, run_id: str, since: str | None = None) -> dict[str, Event]:
+    """Return the event by which each task of a run ended last, in whichever of its attempts; hooks are left out."""
+    found: dict[str, Event] = {}
+    for event in events_of_run(task_log, run_id, since):
+        if event.get("event") in LAST_WORDS and not event.get("hook"):
+            found.setdefault(str(event.get("task_id")), event)
+    return found
+
+
+def kept_of(task_log: Path, run_id: str, names: Iterable[str]) -> dict[str, Kept]:
+    """Return how these tasks of a run have ended. Raises Forgotten for one that has not ended well, LogUnreadable."""
+    wanted = list(names)
+    words = last_words(task_log, run_id) if wanted else {}
+    for name in wanted:
+        if name not in words or words[name].get("status") not in ("success", "skipped"):
+            raise Forgotten(name, task_log)
+    return {name: Kept(words[name]["status"], words[name].get("outputs") or {}) for name in wanted}
