@@ -26,6 +26,7 @@ from .schedule_model import Schedule
 __all__ = [
     "bump",
     "cancel",
+    "cancel_backfill",
     "drain",
     "end_drain",
     "is_running",
@@ -122,6 +123,11 @@ def is_running(run: Run) -> bool:
 def wake_service(history: History) -> bool:
     """Have the service look into the log at once; say whether there is one."""
     return wake(service_of(history))
+
+
+def cancel_backfill(backfill_id: str, by: str) -> Event:
+    """Return what has a backfill ask for no further slot."""
+    return {"event": "backfill_cancelled", "backfill_id": backfill_id, "by": by}
 
 
 def service_of(history: History) -> Identity | None:

@@ -17,6 +17,7 @@ from workers.events import Event
 from workers.process_id import recorded_identity
 
 from .arrivals import Arrivals
+from .backfills import Backfills
 from .checkpoint import checkpoint_lines, run_of, states_of
 from .event_lines import in_lines
 from .limits import Limits
@@ -52,6 +53,7 @@ class History:
         self.calendars: dict[str, dict[str, Any]] = {}
         self.arrivals = Arrivals()
         self.pauses = Pauses()
+        self.backfills = Backfills()
         self.drain: Event | None = None
         self.unusable = 0
         self.events_since_checkpoint = 0
@@ -120,6 +122,7 @@ class History:
         if self.drain is not None:
             yield {"event": "checkpoint", "drain": self.drain}
         yield from checkpoint_lines(self.supervisor, self.faults, self.runs.values(), self.schedules)
+        yield from self.backfills.rows()
         for rows in in_lines(self.arrivals.rows()):
             yield {"event": "checkpoint", "arrivals": rows}
 
@@ -134,6 +137,8 @@ class History:
         if schedule_id and event.get("minute") and not event.get("retry_of"):
             self._judge(event)
         self._open_run(Run(run_id, schedule_id, event, attempt))
+        if event.get("backfill") and attempt == 1:
+            self.backfills.ask(run_id, event, epoch(event["minute"]))
 
     # queued -> running
     def _started(self, event: Event) -> None:
@@ -160,6 +165,8 @@ class History:
             run.status, run.attempt, run.retry_at, run.start = "queued", attempt, retry_at, None
             return
         self._close_run(run)
+        if run.request.get("backfill"):
+            self.backfills.end(run.request["backfill"], run.run_id, str(event.get("status")))
         self.arrivals.end(run.schedule_id, run.run_id, str(event.get("status")), epoch(event["timestamp"]))
 
     def _cancel_requested(self, event: Event) -> None:
@@ -285,6 +292,10 @@ class History:
             self._limited(event["limits"])
         elif "calendars" in event:
             self._calendars_loaded(event)
+        elif "backfill" in event:
+            self.backfills.restore(event["backfill"])
+        elif "slots" in event:
+            self.backfills.restore_slots(event["slots"])
         elif "drain" in event:
             self.drain = msgspec.convert(event["drain"], dict[str, Any])
         for row in event.get("pauses", ()):
@@ -322,6 +333,9 @@ _STEPS: dict[str, Callable[[History, Event], None]] = {
     "drain_started": History._drain_started,
     "drain_ended": History._drain_ended,
     "run_bumped": History._bumped,
+    "backfill_requested": lambda history, event: history.backfills.request(event),
+    "backfill_cancelled": lambda history, event: history.backfills.cancel(event),
+    "backfill_finished": lambda history, event: history.backfills.finish(event),
     "clock_jumped": History._clock_jumped,
     "supervisor_started": History._supervisor_started,
     "supervisor_stopped": History._supervisor_stopped,

@@ -26,15 +26,18 @@ from typing import Any
 
 from workers.errors import TickpoolError
 from workers.event_log import LogUnwritable
+from workers.events import Event
 from workers.lock import Lock, LockTimeout
 from workers.log_files import make_directory
 from workers.process import identity
 from workers.process_tree import become_subreaper
 from workers.settings import Settings
 
+from .backfills import next_events
 from .clock import ClockWatch
 from .dispatch import Dispatcher
 from .file_watch import FileWatch
+from .history import History
 from .notify_systemd import Systemd
 from .reload import ConfigurationWatch, record_configuration, record_faults
 from .schedules import Configuration, NoSchedules
@@ -60,6 +63,10 @@ def leader_lock(settings: Settings) -> Lock:
     state = Path(settings.state_path)
     make_directory(state.parent)
     return Lock(state.with_name(state.name + ".leader"))
+
+
+def _backfill_events(history: History) -> list[Event]:
+    return [event for each in history.backfills.open.values() for event in next_events(each)]
 
 
 class Supervisor:
@@ -190,6 +197,8 @@ class Supervisor:
     def _follow(self) -> None:
         """Take in what came: results, the ends of workers, and what other processes appended."""
         self._dispatcher.settle(self._ready, datetime.now(UTC))
+        if self._dispatcher.store.history.backfills.is_due():
+            self._dispatcher.store.commit(_backfill_events)
 
     def _tick(self) -> None:
         """Give every fire time that has come its verdict."""

@@ -326,17 +326,17 @@ def test_a_retry_waits_for_its_time(scene: Scene, wait_for: WaitFor) -> None:
 
 
 def test_requests_without_a_usable_name_are_left_alone(scene: Scene, wait_for: WaitFor) -> None:
-    scene.ask("x" * 160, dag="d.yaml")
-    for name in ("../up", "x" * 161, ""):
+    scene.ask("x" * 200, dag="d.yaml")
+    for name in ("../up", "x" * 201, ""):
         scene.log.append({"event": "run_requested", "run_id": name, "dag": "d.yaml", "timestamp": utc_timestamp()})
     dispatcher = scene.begin(2)
     scene.log.append({"event": "run_requested", "run_id": "a/b", "dag": "d.yaml"})
     # Its start would not fit in a line of the log.
     scene.ask("long", schedule_id="s" * 65_000)
     scene.ask("late", minute="2" * 65_000, schedule_id=None)
-    wait_for(lambda: _ended(scene, dispatcher, "x" * 160))
+    wait_for(lambda: _ended(scene, dispatcher, "x" * 200))
     assert dispatcher.queue.qsize() == 0
-    assert {event["run_id"] for event in scene.events("run_started")} == {"x" * 160}
+    assert {event["run_id"] for event in scene.events("run_started")} == {"x" * 200}
 
 
 def test_closing_gives_running_tasks_their_grace(scene: Scene, wait_for: WaitFor) -> None:

@@ -43,7 +43,7 @@ PACKAGES = ("scheduler", "workers")
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 FENCE = re.compile(r"^(?P<indent> *)```(?P<language>[a-z]*)\n(?P<text>.*?)^ *```$", re.MULTILINE | re.DOTALL)
 EVENT = re.compile(
-    r"(?:schedule|run|task|supervisor|worker|clock|log|segment|limit|backfill|approval)s?_[a-z]+|drain_(?:started|ended)"
+    r"(?:schedule|run|task|supervisor|worker|clock|log|segment|limit|approval)s?_[a-z]+|drain_(?:started|ended)|backfill_(?:requested|cancelled|finished)"
 )
 
 

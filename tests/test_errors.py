@@ -49,6 +49,7 @@ EXAMPLES: dict[str, tuple[object, ...]] = {
     "UnknownTask": ("lod", "etl", ["load"]),
     "Forgotten": ("load", "logs/events.jsonl"),
     "DagGone": ("0123456789abcdef", "logs/runs/.dags", "No such file or directory"),
+    "NoSlots": ("nightly", "it has no fire time then"),
     "NotWaiting": ("nightly.20261123T0900Z",),
     "UnknownName": ("tenant", "oops", ["ops"]),
     "NothingToTrigger": ("dayly", ["daily"], "schedules"),

@@ -187,7 +187,7 @@ class Executor:
                 params={**_wanted(dag, request.get("offered") or {}), **(request.get("params") or {})},
                 run=RunInfo(
                     run_id=run_id,
-                    schedule_id=str(request.get("schedule_id") or ""),
+                    schedule_id=str(request.get("schedule_id") or request.get("for_schedule") or ""),
                     fire_time=str(request.get("minute") or ""),
                     attempt=attempt,
                     tenant=str(request.get("tenant") or ""),

@@ -14,6 +14,7 @@ from workers.events import Event, decode_line, is_intact, iso
 from workers.numbered_lines import Block, numbered_lines
 
 from .arrivals import ArrivalBook
+from .backfills import BackfillBook
 from .effects import EffectsUnreadable, compare_effects
 from .fires import FireBook
 from .holds import HoldBook
@@ -74,6 +75,7 @@ class _Auditor:
         self.runs = RunBook(self.ledger, self.services, self.holds, lateness_s, keeps_outcomes=keeps_outcomes)
         self.fires = FireBook(self.ledger, self.services, _ON_TIME_S + lateness_s)
         self.arrivals = ArrivalBook(self.ledger)
+        self.backfills = BackfillBook(self.ledger)
         self.lines = self.first_seq = self.seq = 0
         self._lateness_s = lateness_s
         self._is_sealed = False
@@ -87,7 +89,10 @@ class _Auditor:
             "schedule_resumed": self.holds.resume,
             "drain_started": lambda *_: self.holds.start_drain(),
             "drain_ended": lambda *_: self.holds.end_drain(),
-            "run_requested": lambda event, _: self.runs.ask(event),
+            "run_requested": self._requested,
+            "backfill_requested": lambda event, _: self.backfills.request(event),
+            "backfill_cancelled": lambda event, _: self.backfills.cancel(event),
+            "backfill_finished": lambda event, _: self.backfills.finish(event),
             "run_started": self.runs.start,
             "run_finished": self._finished,
             "cancel_requested": lambda event, _: self.runs.policies.cancel(event),
@@ -145,6 +150,7 @@ class _Auditor:
         self.runs.policies.conclude(until if self.services.leader is not None else 0)
         self.fires.conclude(until)
         self.arrivals.conclude(until)
+        self.backfills.conclude(final=final)
 
     def _take_seq(self, seq: object) -> None:
         """Go on from a line that has another number than the one that follows; a line of another hand has none."""
@@ -190,6 +196,10 @@ class _Auditor:
             self.fires.judge(event, now)
         self.runs.ask(event)
 
+    def _requested(self, event: Event, _now: float) -> None:
+        self.backfills.ask(event)
+        self.runs.ask(event)
+
     def _skipped(self, event: Event, now: float) -> None:
         self.holds.judge(event, now)
         if "trigger" in event:
@@ -207,6 +217,7 @@ class _Auditor:
         run = self.runs.open.get(event["run_id"])
         self.runs.finish(event, now)
         if run is not None and event["run_id"] not in self.runs.open:
+            self.backfills.end(run.request)
             self.arrivals.end(str(run.request.get("schedule_id") or ""), event, int(now))
 
     def _clock_jumped(self, event: Event, _now: float) -> None:
@@ -257,6 +268,7 @@ class _Auditor:
         self.fires.load_calendars(calendars)
         for event in checkpoint:
             self.holds.restore(event.get("pauses", []))
+            self.backfills.restore(event)
             if "drain" in event:
                 self.holds.start_drain()
         for row in rows:

@@ -13,7 +13,19 @@ from collections.abc import Callable, Mapping, Sequence
 from workers.errors import InvalidFile, TickpoolError, did_you_mean
 from workers.terminal import make_safe
 
-from . import auditing, controlling, forecasting, holding, inspecting, looking, proving, repeating, running, seeing
+from . import (
+    auditing,
+    backfilling,
+    controlling,
+    forecasting,
+    holding,
+    inspecting,
+    looking,
+    proving,
+    repeating,
+    running,
+    seeing,
+)
 from .output import complain
 from .parser import Command, Parser, add_dir
 
@@ -66,7 +78,19 @@ def build_parser(commands: Mapping[str, Command] | None = None) -> argparse.Argu
 
 
 def _commands() -> dict[str, Command]:
-    faces = (running, controlling, repeating, holding, looking, inspecting, seeing, forecasting, auditing, proving)
+    faces = (
+        running,
+        controlling,
+        repeating,
+        backfilling,
+        holding,
+        looking,
+        inspecting,
+        seeing,
+        forecasting,
+        auditing,
+        proving,
+    )
     return {name: command for face in faces for name, command in face.COMMANDS.items()}
 
 

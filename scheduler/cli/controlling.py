@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from workers.errors import TickpoolError, did_you_mean
 
-from .holding import NothingNamed
+from .holding import NothingNamed, UnknownName
 from .operator import NotOpen, follow_run, opened, operator, wait
 from .output import complain, print_json, say
 from .parser import Command, add_dir, read_moment
 
 if TYPE_CHECKING:
+    from scheduler.history import History
     from scheduler.open_runs import Run
     from workers.events import Event
 
@@ -79,13 +80,13 @@ def _request(options: argparse.Namespace) -> Event:
 
 
 def _cancel(options: argparse.Namespace) -> int:
-    from scheduler.control import cancel, process_to_signal, service_of, wake
+    from scheduler.control import cancel, cancel_backfill, process_to_signal, service_of, wake
     from scheduler.status import is_final
     from workers.process_id import send_signal
     from workers.settings import read_settings
 
-    if not (options.run or options.schedule or options.queued):
-        raise NothingNamed("cancel", "name a run, --schedule ID, or --queued")
+    if not (options.run or options.schedule or options.queued or options.backfill):
+        raise NothingNamed("cancel", "name a run, --schedule ID, --backfill ID, or --queued")
     by = operator()
     with opened(read_settings(os.environ)) as store:
         ends: dict[str, Event] = {}
@@ -98,7 +99,8 @@ def _cancel(options: argparse.Namespace) -> int:
 
         def decide(history: Any) -> list[Event]:
             runs.extend(_chosen(list(history.runs.values()), options))
-            return [event for run in runs for event in cancel(run, by)]
+            backfills = [cancel_backfill(name, by) for name in _backfills(history, options)]
+            return [*backfills, *(event for run in runs for event in cancel(run, by))]
 
         store.refresh()
         # What each of them has started is looked up before anything is ended.
@@ -135,7 +137,17 @@ def _chosen(runs: list[Run], options: argparse.Namespace) -> list[Run]:
         if run.run_id in options.run
         or (options.schedule is not None and options.schedule in (run.schedule_id, run.request.get("for_schedule")))
         or (options.queued and run.status == "queued")
+        or (options.backfill is not None and options.backfill == run.request.get("backfill"))
     ]
+
+
+def _backfills(history: History, options: argparse.Namespace) -> list[str]:
+    """Return the backfill that the options name. Raises NotOpen."""
+    if not options.backfill:
+        return []
+    if options.backfill not in history.backfills.open:
+        raise UnknownName("open backfill", options.backfill, list(history.backfills.open))
+    return [options.backfill]
 
 
 def _processes(run: Run) -> Iterator[dict[str, Any]]:
@@ -190,6 +202,7 @@ def _add_trigger(parser: argparse.ArgumentParser) -> None:
 def _add_cancel(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", nargs="*", help="the id of an open run")
     parser.add_argument("--schedule", metavar="ID", help="all open runs of a schedule")
+    parser.add_argument("--backfill", metavar="ID", help="the runs of a backfill, and what it has not asked for yet")
     parser.add_argument("--queued", action="store_true", help="all runs that wait")
 
 

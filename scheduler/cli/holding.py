@@ -37,7 +37,7 @@ class UnknownName(TickpoolError):
 
     def __str__(self) -> str:
         kind, name, names = self.args
-        return f"no {kind} `{name[:128]}`{did_you_mean(name, names) if names else '; none is in force'}"
+        return f"no {kind} `{name[:128]}`{did_you_mean(name, names) if names else '; there is none'}"
 
 
 class NotWaiting(TickpoolError):
