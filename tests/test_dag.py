@@ -122,8 +122,9 @@ def test_a_rule_of_the_dag_is_told_with_its_place(tmp_path: Path, source: str, f
 
 
 TASK_RULES = [
-    ("{id: b}", "4:5: task `b`: needs one of `run` and `call`, and has none"),
-    ("{id: b, run: null}", "4:5: task `b`: needs one of `run` and `call`, and has none"),
+    ("{id: b}", "4:5: task `b`: needs one of `run`, `call`, `http`, `wait`, `dag` and `approval`, and has none"),
+    ("{id: b, run: null}",
+     "4:5: task `b`: needs one of `run`, `call`, `http`, `wait`, `dag` and `approval`, and has none"),
     ("{id: b, run: x, call: 'm:f'}", "4:21: task `b`: has both `run` and `call`; leave one out"),
     ("{id: b, run: x, args: {a: 1}}", "4:21: task `b`: `args` goes with `call` only"),
     ("{id: b, run: x, isolate: true}", "4:21: task `b`: `isolate` goes with `call` only"),
@@ -135,7 +136,6 @@ TASK_RULES = [
     ("{id: b, run: x, retires: 1}", "4:21: task `b`: unknown key `retires`; did you mean `retries`?"),
     ("{id: b, run: x, trigger_rule: all_don}",
      '4:35: task `b`: `trigger_rule`: "all_don" is not one of its values; did you mean `all_done`?'),
-    ("{id: b, foreach: [1]}", "4:13: task `b`: `foreach` is not available in this version"),
     ("{id: b, run: x, pool: p}", "4:21: task `b`: `pool` is not available in this version"),
     ("{id: b, run: x, needs: [aa]}", "4:29: task `b`: needs unknown task `aa`; did you mean `a`?"),
     ("{id: b, run: x, needs: [b]}", "4:29: task `b`: needs itself"),
@@ -214,7 +214,7 @@ on_exit: [{run: x, needs: [a]}]
     assert faults(tmp_path, source) == [
         "2:21: dag `d`: `max_parallel_tasks` must be at least 1",
         "4:21: task `a`: unknown key `retires`; did you mean `retries`?",
-        "5:5: task `b`: needs one of `run` and `call`, and has none",
+        "5:5: task `b`: needs one of `run`, `call`, `http`, `wait`, `dag` and `approval`, and has none",
         "5:24: task `b`: needs unknown task `zz`; allowed: a, e",
         "6:30: task `b`: `timeout`: 'soon' is not a duration; write a number with ms, s, m, h, d or w (`90s`, `1h30m`),"
         " at most 10 years",

@@ -191,11 +191,11 @@ def test_a_doubled_dollar_is_a_literal_in_shell_strings_and_in_lists() -> None:
         ("echo ${params.n", "`${params.n}` is not a reference here: its `${` is never closed by `}`"),
         (
             "echo ${params.n:-x}",
-            "`${params.n:-x}` is not a reference here: write `params.NAME`, `run.NAME` or `tasks.ID.outputs.NAME`;"
-            " `$${` is a literal `${`",
+            "`${params.n:-x}` is not a reference here: write `params.NAME`, `run.NAME`, `tasks.ID.outputs.NAME` or"
+            " `item`; `$${` is a literal `${`",
         ),
         ("echo ${params.N}", "unknown reference `params.N`; did you mean `params.n`?"),
-        ("echo ${item.x}", "`${item.x}` is not a reference here: `item` is not available in this version"),
+        ("echo ${item.x}", "unknown reference `item.x`"),
     ],
 )
 def test_a_reference_a_shell_string_cannot_hold_is_refused_with_the_remedy(command: str, message: str) -> None:
@@ -219,6 +219,16 @@ def test_a_reference_a_shell_string_cannot_hold_is_refused_with_the_remedy(comma
 )
 def test_a_text_that_is_one_reference_takes_the_type_of_its_value(value: Any, resolved: Any) -> None:
     assert resolve(value, LOOKUP) == resolved
+
+
+def test_the_item_of_a_task_and_what_it_has_by_name() -> None:
+    lookup = scope({}, {}, {}, {"name": "eu", "n": 2})
+    assert resolve(["${item}", "${item.name}", "${item.n}"], lookup) == [{"name": "eu", "n": 2}, "eu", 2]
+    assert resolve("${item}", scope({}, {}, {}, None)) is None
+    with pytest.raises(UnknownReference, match=r"unknown reference `item.nme`; did you mean `item.name`\?"):
+        resolve("${item.nme}", lookup)
+    with pytest.raises(UnknownReference, match=r"unknown reference `item.x`; did you mean `item`\?"):
+        resolve("${item.x}", scope({}, {}, {}, "eu"))
 
 
 def test_in_a_list_of_arguments_a_value_is_always_a_text() -> None:
@@ -255,10 +265,10 @@ def test_the_last_outputs_divides_a_task_id_with_dots_from_its_output() -> None:
             "`${HOME}` is not a reference here: names are dotted (`params.x`, `run.id`, `tasks.x.outputs.y`);"
             " write `$${HOME}` for a literal",
         ),
-        ("${item}", "`${item}` is not a reference here: `item` is not available in this version"),
+        ("${item}", "unknown reference `item`"),
         (
             "${parms.x}",
-            "`${parms.x}` is not a reference here: write `params.NAME`, `run.NAME` or `tasks.ID.outputs.NAME`;"
+            "`${parms.x}` is not a reference here: write `params.NAME`, `run.NAME`, `tasks.ID.outputs.NAME` or `item`;"
             " `$${` is a literal `${`",
         ),
         (

@@ -13,13 +13,14 @@ from .dag_model import Dag, Retries, Task, TriggerRule
 from .dag_rules import HOOKS, Entry, Sheet, faults_of
 from .errors import Fault, InvalidFile, did_you_mean
 from .ownership import directories_between, foreign_faults
+from .reference_rules import reference_faults
 from .secret_rules import secret_faults
 from .yamlfile import At, Document, load_yaml
 
 __all__ = ["Dag", "Retries", "Task", "TriggerRule", "check_params", "dag_owners", "load_dag", "project_of"]
 
 # Known words of later versions: refused by name, so that nobody thinks they work.
-_LATER = dict.fromkeys(("dag", "http", "wait", "approval", "foreach", "pool", "notify"), "")
+_LATER = dict.fromkeys(("pool", "notify"), "")
 _INTERNAL = ("project",)
 _PATH_CHARS = 500
 
@@ -45,7 +46,7 @@ def load_dag(path: Path, project: Path) -> Dag:
     what = f"dag `{given[:128]}`" if isinstance(given, str) else "dag"
     dag, faults = document.model((), Dag, what, later=_LATER, internal=_INTERNAL)
     sheet = _whole(dag, what) if dag else _parts(document, what)
-    faults += faults_of(document, sheet) + secret_faults(document, sheet)
+    faults += [*faults_of(document, sheet), *reference_faults(document, sheet), *secret_faults(document, sheet)]
     if faults or dag is None:
         raise InvalidFile(sorted(faults, key=lambda fault: fault[1:]))
     return msgspec.structs.replace(dag, project=str(project))

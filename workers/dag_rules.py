@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os.path
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from .dag_model import Dag, Retries, Task
-from .dag_order import find_cycles, upstream_test
-from .errors import Fault, TickpoolError, did_you_mean
+from .dag_order import find_cycles
+from .errors import Fault, did_you_mean
 from .ids import ID_RULE, is_id
-from .params import PARAM_NAME, UnknownReference, parse_reference, references, shell_references
+from .kind_rules import kind_faults
+from .params import PARAM_NAME
 from .yamlfile import At, Document
 
 __all__ = ["ENV_NAME", "HOOKS", "OWN_ENV", "Entry", "Sheet", "faults_of"]
@@ -48,7 +49,6 @@ def faults_of(document: Document, sheet: Sheet) -> list[Fault]:
         faults += _task_faults(document, entry)
     faults += _id_faults(document, sheet)
     faults += _order_faults(document, sheet)
-    faults += _reference_faults(document, sheet)
     return faults
 
 
@@ -105,17 +105,7 @@ def _task_faults(document: Document, entry: Entry) -> Iterator[Fault]:
     keys = _keys(document, at)
     if not is_id(task.id):
         yield document.fault((*at, "id"), f"task: {task.id[:128]!r} is not an id; {ID_RULE}")
-    if task.run is None and task.call is None:
-        yield document.fault(at, f"{what}: needs one of `run` and `call`, and has none")
-    elif task.run is not None and task.call is not None:
-        yield document.fault((*at, "call"), f"{what}: has both `run` and `call`; leave one out", key=True)
-    if task.call is None:
-        for name in ("args", "isolate"):
-            if name in keys:
-                yield document.fault((*at, name), f"{what}: `{name}` goes with `call` only", key=True)
-    elif not _is_call(task.call):
-        message = f"{what}: `call` is {task.call[:80]!r}; write `module:function`, such as `jobs.clean:main`"
-        yield document.fault((*at, "call"), message)
+    yield from kind_faults(document, at, task, is_hook=entry.is_hook)
     for name in ("needs", "trigger_rule"):
         if entry.is_hook and name in keys:
             yield document.fault((*at, name), f"{what}: `{name}` does not go with a hook", key=True)
@@ -126,11 +116,6 @@ def _task_faults(document: Document, entry: Entry) -> Iterator[Fault]:
             yield document.fault((*at, "skip_on_exit_code", task.skip_on_exit_code.index(code)), message)
     yield from _retries_faults(document, (*at, "retries"), task.retries, what)
     yield from _place_faults(document, at, task, what)
-
-
-def _is_call(call: str) -> bool:
-    module, colon, function = call.partition(":")
-    return bool(colon) and all(part.isidentifier() for part in (*module.split("."), *function.split(".")))
 
 
 def _run_faults(document: Document, at: At, task: Task, what: str) -> Iterator[Fault]:
@@ -182,80 +167,6 @@ def _order_faults(document: Document, sheet: Sheet) -> Iterator[Fault]:
     for cycle in find_cycles({entry.task.id: entry.task.needs for entry in tasks}):
         message = f"{_what_id(cycle[0])}: `needs` goes round in a circle: {' -> '.join(cycle)}"
         yield document.fault((*places[cycle[0]], "needs"), message, key=True)
-
-
-def _reference_faults(document: Document, sheet: Sheet) -> Iterator[Fault]:
-    if sheet.dag is not None:
-        for key, value in (("params", sheet.dag.params), ("env", sheet.dag.env)):
-            for at, problem, name in _names((key,), value):
-                if rule := problem or _dag_rule(name, key, sheet):
-                    yield document.fault(at, f"{sheet.what}: `{key}`: {rule}")
-    is_upstream = _upstream(sheet)
-    for entry in sheet.entries:
-        task = entry.task
-        fields: tuple[tuple[str, Any], ...] = (("run", task.run), ("env", task.env), ("args", task.args))
-        for key, value in fields:
-            for at, problem, name in _names((*entry.at, key), value, is_shell=key == "run" and isinstance(value, str)):
-                if rule := problem or _task_rule(name, entry, sheet, is_upstream):
-                    yield document.fault(at, f"{_what(task)}: `{key}`: {rule}")
-
-
-def _upstream(sheet: Sheet) -> Callable[[str, str], bool]:
-    tasks = [entry.task for entry in sheet.entries if not entry.is_hook]
-    return upstream_test({task.id: task.needs for task in tasks})
-
-
-def _names(at: At, value: Any, *, is_shell: bool = False) -> Iterator[tuple[At, str, str]]:
-    """Yield (place, what is wrong with it, name) of each reference in nested data."""
-    if isinstance(value, str):
-        if "${" not in value:
-            return
-        try:
-            names = list(shell_references(value) if is_shell else references(value))
-        except TickpoolError as error:
-            yield at, str(error), ""
-            return
-        yield from ((at, "", name) for name in names)
-    elif isinstance(value, Mapping):
-        for key, each in value.items():
-            yield from _names((*at, key), each)
-    elif isinstance(value, list | tuple):
-        for number, each in enumerate(value):
-            yield from _names((*at, number), each)
-
-
-def _dag_rule(name: str, key: str, sheet: Sheet) -> str:
-    """Say what is wrong with a reference outside the tasks, where no task has run yet."""
-    try:
-        space, _, rest = parse_reference(name)
-        if space == "params" and key == "env":
-            _check_param(name, rest, sheet)
-        elif space != "run":
-            allowed = "`run.NAME`" if key == "params" else "`params.NAME` and `run.NAME`"
-            return f"`{name[:128]}` is not known here; only {allowed} are"
-    except TickpoolError as error:
-        return str(error)
-    return ""
-
-
-def _task_rule(name: str, entry: Entry, sheet: Sheet, is_upstream: Callable[[str, str], bool]) -> str:
-    """Say what is wrong with a reference in a task; a hook may name every task, for all have ended."""
-    try:
-        space, other, rest = parse_reference(name)
-        if space == "params":
-            _check_param(name, rest, sheet)
-        elif space == "tasks" and other not in sheet.task_ids:
-            raise UnknownReference(name, tuple(f"tasks.{each}.outputs.{rest}" for each in sheet.task_ids))
-        elif space == "tasks" and not entry.is_hook and not is_upstream(other, entry.task.id):
-            return f"`{name}` is not upstream of `{entry.task.id}`; add `{other}` to its `needs`"
-    except TickpoolError as error:
-        return str(error)
-    return ""
-
-
-def _check_param(dotted: str, name: str, sheet: Sheet) -> None:
-    if name not in sheet.params:
-        raise UnknownReference(dotted, tuple(f"params.{each}" for each in sheet.params))
 
 
 def _keys(document: Document, at: At) -> Mapping[str, Any]:

@@ -1,6 +1,7 @@
 """`${dotted.name}` references: no template language, one value for one name, and unknown names are errors.
 
-`$${` is a literal `${`. Namespaces: `params.NAME`, `run.id` and its like, `tasks.ID.outputs.NAME`.
+`$${` is a literal `${`. Namespaces: `params.NAME`, `run.id` and its like, `tasks.ID.outputs.NAME`, and, in a task with
+`foreach`, `item` or `item.NAME`.
 In a list element, an `env` value or an argument every `${...}` must be a reference; in a shell string only dotted ones
 are, since `${HOME}` is the shell's own. The value of a reference is never itself searched for references.
 """
@@ -40,6 +41,8 @@ PARAM_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 
 _TOKEN = re.compile(r"\$\$\{|\$\{([^}]*)(\})?")
 _OUTPUT = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]*)\.outputs\.([A-Za-z0-9_-]+)")
+_PART = re.compile(r"[A-Za-z0-9_-]+")
+_NO_ITEM: Any = object()
 _FORMS = {"unquoted": '"${%s}"', "double": "${%s}", "single": "'\"${%s}\"'"}
 
 
@@ -62,7 +65,7 @@ class UnusableValue(TickpoolError):
 
 
 class Reference(NamedTuple):
-    """A parsed name: `space` is params, run or tasks; `task` is empty but for tasks; `name` is the last part."""
+    """A parsed name: `space` is params, run, tasks or item; `task` is empty but for tasks; `name` is the last part."""
 
     space: str
     task: str
@@ -75,8 +78,8 @@ def parse_reference(dotted: str) -> Reference:
     A task id may hold dots, an output's name may not: the last `.outputs.` divides them.
     """
     space, _, rest = dotted.partition(".")
-    if dotted == "item" or space == "item":
-        raise InvalidReference(dotted, "`item` is not available in this version")
+    if space == "item" and (dotted == "item" or _PART.fullmatch(rest)):
+        return Reference(space, "", rest)
     if not rest:
         why = f"names are dotted (`params.x`, `run.id`, `tasks.x.outputs.y`); write `$${{{dotted[:80]}}}` for a literal"
         raise InvalidReference(dotted, why)
@@ -93,7 +96,7 @@ def parse_reference(dotted: str) -> Reference:
         why = f"name `{name}` in the task's `secrets`; it comes as the environment variable `{name}`"
         raise InvalidReference(dotted, why)
     raise InvalidReference(
-        dotted, "write `params.NAME`, `run.NAME` or `tasks.ID.outputs.NAME`; `$${` is a literal `${`"
+        dotted, "write `params.NAME`, `run.NAME`, `tasks.ID.outputs.NAME` or `item`; `$${` is a literal `${`"
     )
 
 
@@ -142,11 +145,21 @@ def resolve_params(declared: Mapping[str, Any], given: Mapping[str, Any], run: M
     return {**resolve(defaults, scope({}, run, {})), **given}
 
 
-def scope(params: Mapping[str, Any], run: Mapping[str, Any], outputs: Mapping[str, Mapping[str, Any]]) -> Lookup:
-    """Return the lookup of one task: `run` by short name (`id`), `outputs` by task id. It raises UnknownReference."""
+def scope(
+    params: Mapping[str, Any],
+    run: Mapping[str, Any],
+    outputs: Mapping[str, Mapping[str, Any]],
+    item: Any = _NO_ITEM,
+) -> Lookup:
+    """Return the lookup of one task: `run` by short name (`id`), `outputs` by task id, `item` where it has `foreach`.
+
+    It raises UnknownReference.
+    """
 
     def lookup(dotted: str) -> Any:
         space, task, name = parse_reference(dotted)
+        if space == "item":
+            return _of_item(dotted, name, item)
         if space == "tasks":
             if task not in outputs:
                 raise UnknownReference(dotted, tuple(f"tasks.{each}.outputs.{name}" for each in outputs))
@@ -158,6 +171,18 @@ def scope(params: Mapping[str, Any], run: Mapping[str, Any], outputs: Mapping[st
         return values[name]
 
     return lookup
+
+
+def _of_item(dotted: str, name: str, item: Any) -> Any:
+    if item is _NO_ITEM:
+        raise UnknownReference(dotted)
+    if not name:
+        return item
+    if not isinstance(item, Mapping) or name not in item:
+        raise UnknownReference(
+            dotted, tuple(f"item.{each}" for each in item) if isinstance(item, Mapping) else ("item",)
+        )
+    return item[name]
 
 
 def shell(command: str, lookup: Lookup) -> tuple[str, dict[str, str]]:

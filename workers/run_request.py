@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from . import retry
-from .dag_model import Retries
+from .dag_model import ANY_END, STATUSES, Retries
 from .events import iso
 from .units import Duration
 
@@ -28,9 +28,6 @@ __all__ = [
 ]
 
 RunRequest = dict[str, Any]
-STATUSES = ("success", "failed", "timeout", "cancelled", "crashed")
-# Any of them, where somebody waits for the end of a run.
-ANY_END = "any"
 RUN_FIELDS = ("run_id", "schedule_id", "minute", "attempt")
 
 
