@@ -30,6 +30,7 @@ from scheduler.schedule_model import Schedule
 from scheduler.schedules import read_configuration, validate
 from scheduler.status import gather
 from workers.__main__ import add_arguments
+from workers.dag import load_dag
 from workers.dag_model import Dag, Retries, Task, TriggerRule
 from workers.errors import InvalidFile
 from workers.events import Event
@@ -327,6 +328,7 @@ def test_every_yaml_in_the_docs_is_without_fault(name: str, text: str, tmp_path:
             (tmp_path / dag).write_text(f"{header}tasks:\n  - id: one\n    run: [true]\n")
     else:
         (tmp_path / "dags" / "it.yaml").write_text(text)
+        load_dag(Path("dags/it.yaml"), tmp_path)
     configuration = read_configuration(tmp_path / "schedules")
     assert configuration.faults == [], name
     rows = fires_ahead(configuration.schedules, datetime(2026, 11, 24, tzinfo=UTC), count=2)

@@ -21,8 +21,9 @@ from .ready_set import Closed, ReadySet
 from .run_context import RunContext, Stop
 from .run_events import Kept
 from .task_log import TaskLog
-from .tasks import Outcome, call, command
+from .tasks import Outcome, call
 from .tasks.imports import Imports
+from .tasks.start import start
 from .trigger_rules import UpstreamState
 from .units import Duration
 
@@ -191,10 +192,7 @@ class TaskRunner:
         try:
             # Only this end: the writers' end belongs to programs that expect to be able to wait.
             os.set_blocking(read_end, False)
-            if task.call is not None:
-                started = call.start(task, scene, write_end, self._imports)
-            else:
-                started = command.start(task, scene, write_end)
+            started = start(task, scene, write_end, self._imports)
         except BaseException:
             os.close(read_end)
             raise
