@@ -23,7 +23,8 @@ _ENDED_WITHIN_S = 5.0
 
 
 class Cancels:
-    """The open runs that somebody wants ended. One that waits is closed; the worker of one that runs gets SIGTERM.
+    """The open runs that somebody wants ended. One that waits or is parked is closed; of one that runs, the worker gets
+    SIGTERM.
 
     An attempt is signalled once; a worker that has not ended it within the grace of tasks and 5 s is killed.
     """
@@ -54,12 +55,12 @@ class Cancels:
 
     def has_waiting(self) -> bool:
         """Say whether a run that waits is to be closed."""
-        return any(run.status == "queued" for run in self._open())
+        return any(run.status != "running" for run in self._open())
 
     def ends(self) -> Iterator[Event]:
         """Yield the ends of those that wait."""
         for run in self._open():
-            if run.status == "queued":
+            if run.status != "running":
                 yield unstarted_end(run, cancel_text(run.cancel or {}))
 
     def signal(self, pool: WorkerPool, watch: ProcessWatch) -> set[Identity]:

@@ -44,7 +44,7 @@ def run_of(kept: Any) -> Run:
     """Read the run of a checkpoint. Raises what a history counts as unusable."""
     run = msgspec.convert(kept, Run)
     number(run.attempt)
-    if (run.status == "running") is (run.start is None):
+    if (run.status == "running") is (run.start is None) or (run.status == "parked" and run.parked is None):
         raise ValueError(run.status)
     if run.start is not None:
         recorded_identity(run.start), msgspec.convert(run.start["timestamp"], str)

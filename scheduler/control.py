@@ -24,6 +24,7 @@ from .run_timers import unstarted_end
 from .schedule_model import Schedule
 
 __all__ = [
+    "answer",
     "bump",
     "cancel",
     "cancel_backfill",
@@ -78,7 +79,7 @@ def cancel(run: Run, by: str) -> Iterator[Event]:
     asked = cancel_requested(run.run_id, "", by)
     if run.cancel is None:
         yield asked
-    if run.status == "queued":
+    if run.status != "running":
         yield unstarted_end(run, cancel_text(run.cancel or asked))
 
 
@@ -113,6 +114,13 @@ def end_drain(by: str) -> Event:
 def bump(run: Run, by: str) -> Event:
     """Return what puts a run first that waits."""
     return {"event": "run_bumped", "run_id": run.run_id, "by": by}
+
+
+def answer(run: Run, task_id: str, comment: str, by: str, *, is_approved: bool) -> Event:
+    """Return what answers an approval that a run asks for. To be decided under the lock: the first answer counts."""
+    name = "task_approved" if is_approved else "task_rejected"
+    event: Event = {"event": name, "run_id": run.run_id, "attempt": run.attempt, "task_id": task_id, "by": by}
+    return {**event, "comment": comment} if comment else event
 
 
 def is_running(run: Run) -> bool:

@@ -29,7 +29,7 @@ from .owed import Owed
 from .process_watch import ProcessWatch
 from .recovery import exit_text, lost_finish, lost_runs, sweep_runs
 from .run_queue import RunQueue
-from .run_timers import RunTimers, timer_events
+from .run_timers import RunTimers, has_news, news_events, timer_events
 from .state_store import StateStore
 
 __all__ = ["Dispatcher"]
@@ -60,7 +60,7 @@ class Dispatcher:
         self.pool = WorkerPool(settings, size)
         self._settings = settings
         self._adopts = adopts
-        self._only: Collection[str] | None = None
+        self._only: set[str] | None = None
         self._outcomes: deque[Finished | Died] = deque()
         self._watch = ProcessWatch()
         self._timers = RunTimers()
@@ -240,13 +240,14 @@ class Dispatcher:
     def _close_unstarted(self, now: datetime) -> None:
         """Close what waits and was cancelled or may not start any more, and tell of deadlines that have passed."""
         due = self._timers.due(now.timestamp())
-        if self._owed.held_s() or not (due or self._cancels.has_waiting()):
+        if self._owed.held_s() or not (due or self._cancels.has_waiting() or has_news(self.store.history)):
             return
 
         def decide(history: History) -> list[Event]:
             cancelled = list(self._cancels.ends())
             gone = {event["run_id"] for event in cancelled}
-            return [*cancelled, *timer_events(history, [each for each in due if each.run_id not in gone], now)]
+            timed = timer_events(history, [each for each in due if each.run_id not in gone], now)
+            return [*cancelled, *timed, *news_events(history, gone, self._only)]
 
         if self._owed.commit(decide, "what is too late waits"):
             self._timers.drop(due)
@@ -254,7 +255,9 @@ class Dispatcher:
     def _follow(self, event: Event) -> None:
         """Keep the queue in step with the log, and note the foreign processes that have runs."""
         name, run_id = event.get("event"), str(event.get("run_id"))
-        if self._only is not None and (run_id not in self._only or name in _ASKING):
+        if self._only is not None and name in _ASKING and self._is_child_of_ours(event):
+            self._only.add(run_id)
+        elif self._only is not None and (run_id not in self._only or name in _ASKING):
             return
         self._timers.follow(event)
         self._cancels.follow(event)
@@ -264,6 +267,10 @@ class Dispatcher:
         self.queue.follow(event, run)
         if name == "run_started" and run is not None and run.process and run.process.pid not in self.pool.pids():
             self._watch.add(run.process)
+
+    def _is_child_of_ours(self, request: RunRequest) -> bool:
+        parent = request.get("parent")
+        return isinstance(parent, dict) and self._only is not None and parent.get("run_id") in self._only
 
     def _is_draining(self) -> bool:
         """Say whether an operator wants nothing started; who runs what it was given is not asked."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -21,24 +20,14 @@ from .backfills import Backfills
 from .checkpoint import checkpoint_lines, run_of, states_of
 from .event_lines import in_lines
 from .limits import Limits
-from .open_runs import Run, number
+from .open_runs import Run, epoch, number
+from .parked_runs import ChildRuns, ParkedRuns
 from .pauses import Pauses
 from .verdicts import ScheduleState, calendar_of
 
 __all__ = ["History", "Run", "ScheduleState", "epoch"]
 
 _MOST_FAULTS = 200
-_TEXT_CHARS = 200
-
-
-@lru_cache(1024)
-def epoch(moment: str) -> int:
-    """Return an ISO 8601 time of the log as whole seconds since the Unix epoch. Raises ValueError."""
-    time = datetime.fromisoformat(moment)
-    seconds = int(time.timestamp())
-    if time.tzinfo is None or seconds < -1:  # a clock begins in 1970, a schedule a second before its first minute
-        raise ValueError(moment)
-    return seconds
 
 
 class History:
@@ -54,6 +43,8 @@ class History:
         self.arrivals = Arrivals()
         self.pauses = Pauses()
         self.backfills = Backfills()
+        self.parked = ParkedRuns()
+        self.children = ChildRuns()
         self.drain: Event | None = None
         self.unusable = 0
         self.events_since_checkpoint = 0
@@ -154,6 +145,12 @@ class History:
             self._open_run(run)
         run.status, run.attempt, run.start = "running", attempt, event
 
+    # running -> parked
+    def _parked(self, run: Run, event: Event) -> None:
+        if event.get("attempt", run.attempt) == run.attempt and run.start is not None:
+            _check_moment(event.get("until"))
+            self.parked.park(run, event)
+
     # running -> finished, or running -> queued for the next attempt
     def _finished(self, event: Event) -> None:
         run = self.runs.get(event["run_id"])
@@ -163,24 +160,19 @@ class History:
             attempt, retry_at = number(event["next_attempt"]), event.get("retry_at")
             _check_moment(retry_at)
             run.status, run.attempt, run.retry_at, run.start = "queued", attempt, retry_at, None
+            run.parked, run.is_due, run.questions = None, False, {}
+            self.children.touch()
             return
         self._close_run(run)
+        self.parked.end(run.run_id)
         if run.request.get("backfill"):
             self.backfills.end(run.request["backfill"], run.run_id, str(event.get("status")))
         self.arrivals.end(run.schedule_id, run.run_id, str(event.get("status")), epoch(event["timestamp"]))
 
-    def _cancel_requested(self, event: Event) -> None:
-        run = self.runs.get(event["run_id"])
-        if run is not None and run.cancel is None:
-            run.cancel = {key: str(event[key])[:_TEXT_CHARS] for key in ("reason", "by") if event.get(key)}
-
-    def _deadline_missed(self, event: Event) -> None:
-        run = self.runs.get(event["run_id"])
-        if run is not None:
-            run.is_deadline_told = True
-
     def _close_run(self, run: Run) -> None:
         del self.runs[run.run_id]
+        self.parked.remove(run)
+        self.children.close(run)
         of_schedule = self._open[run.schedule_id]
         del of_schedule[run.run_id]
         if not of_schedule:
@@ -192,6 +184,9 @@ class History:
         else:
             self._open[run.schedule_id] = {run.run_id: None}
         self.runs[run.run_id] = run
+        self.children.open(run)
+        if run.status == "parked":
+            self.parked.add(run)
 
     def _judge(self, event: Event) -> None:
         if "trigger" in event:
@@ -234,19 +229,11 @@ class History:
         until = event.get("until")
         self.pauses.pause(event, epoch(event["timestamp"]), None if until is None else epoch(until))
 
-    def _resumed(self, event: Event) -> None:
-        self.pauses.resume(event, epoch(event["timestamp"]))
-
     def _drain_started(self, event: Event) -> None:
         self.drain = self.drain or event
 
     def _drain_ended(self, _: Event) -> None:
         self.drain = None
-
-    def _bumped(self, event: Event) -> None:
-        run = self.runs.get(event["run_id"])
-        if run is not None:
-            run.request = {**run.request, "bumped": number(event["seq"])}
 
     def _invalid(self, event: Event) -> None:
         if self.faults and self.faults[0].get("load") != event.get("load"):
@@ -315,6 +302,16 @@ def _check_moment(moment: str | None) -> None:
         epoch(moment)
 
 
+def _to_run(step: Callable[[History, Run, Event], None]) -> Callable[[History, Event], None]:
+    """Return a step that is for the event's run, if that is open."""
+
+    def take(history: History, event: Event) -> None:
+        if (run := history.runs.get(event["run_id"])) is not None:
+            step(history, run, event)
+
+    return take
+
+
 _STEPS: dict[str, Callable[[History, Event], None]] = {
     "schedule_enqueued": History._enqueued,
     "run_requested": History._enqueued,
@@ -322,17 +319,22 @@ _STEPS: dict[str, Callable[[History, Event], None]] = {
     "schedule_missed": History._missed,
     "run_started": History._started,
     "run_finished": History._finished,
-    "cancel_requested": History._cancel_requested,
-    "deadline_missed": History._deadline_missed,
+    "run_parked": _to_run(History._parked),
+    "run_resumed": _to_run(lambda history, run, _: history.parked.resume(run)),
+    "approval_requested": _to_run(lambda _, run, event: run.ask(event)),
+    "task_approved": _to_run(lambda history, run, event: history.parked.answer(run, event)),
+    "task_rejected": _to_run(lambda history, run, event: history.parked.answer(run, event)),
+    "cancel_requested": _to_run(lambda _, run, event: run.take_cancel(event)),
+    "deadline_missed": _to_run(lambda _, run, event: run.tell_deadline()),
     "schedules_loaded": History._loaded,
     "calendars_loaded": History._calendars_loaded,
     "schedule_invalid": History._invalid,
     "limits_loaded": History._limited,
     "schedule_paused": History._paused,
-    "schedule_resumed": History._resumed,
+    "schedule_resumed": lambda history, event: history.pauses.resume(event, epoch(event["timestamp"])),
     "drain_started": History._drain_started,
     "drain_ended": History._drain_ended,
-    "run_bumped": History._bumped,
+    "run_bumped": _to_run(lambda _, run, event: run.bump(event)),
     "backfill_requested": lambda history, event: history.backfills.request(event),
     "backfill_cancelled": lambda history, event: history.backfills.cancel(event),
     "backfill_finished": lambda history, event: history.backfills.finish(event),

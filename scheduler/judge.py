@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice
 
 from workers.events import Event, iso, iso_exact
+from workers.ids import run_id_at
 from workers.run_request import cancel_requested
 
 from .arrivals import Due
@@ -50,11 +51,7 @@ def first_since(now: datetime) -> datetime:
 
 def run_id_for(schedule_id: str, fire_time: datetime) -> str:
     """Return the id of the run for {schedule_id, minute}: readable, safe in a path and a URL."""
-    return f"{schedule_id}.{_compact(iso(fire_time))}"
-
-
-def _compact(minute: str) -> str:
-    return minute.replace("-", "").replace(":", "").replace("00Z", "Z")
+    return run_id_at(schedule_id, iso(fire_time))
 
 
 def judge(
@@ -215,7 +212,7 @@ def _missed(schedule: Schedule, fires: Sequence[datetime], reason: str) -> Event
 def _request(schedule: Schedule, fire: datetime, number: int, *, is_late: bool) -> Event:
     """Return the RunRequest, which is the event that records it; the `number`th of that moment."""
     request = _verdict(schedule, fire, "schedule_enqueued")
-    run_id = f"{schedule.id}.{_compact(request['minute'])}" + (f"-{number}" if number > 1 else "")
+    run_id = run_id_at(schedule.id, request["minute"]) + (f"-{number}" if number > 1 else "")
     request |= {"run_id": run_id, "attempt": 1, **run_terms(schedule), "overlap": schedule.overlap}
     if is_late:
         request["catchup"] = schedule.catchup

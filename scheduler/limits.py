@@ -118,5 +118,10 @@ def place_of(request: RunRequest) -> tuple[str, str]:
 
 
 def is_by_hand(request: RunRequest, start: Event) -> bool:
-    """Say whether a run is executed by the process that asked for it: that takes no worker and no slot."""
-    return request.get("event") == "run_requested" and request.get("pid") == start.get("pid")
+    """Say whether a run is executed by the process that asked for it: that takes no worker and no slot.
+
+    A worker may come to execute a run that it has asked for itself, for a `dag` task of another.
+    """
+    is_by_same = request.get("event") == "run_requested" and request.get("pid") == start.get("pid")
+    parent = request.get("parent")
+    return is_by_same and (not isinstance(parent, dict) or bool(parent.get("by_hand")))

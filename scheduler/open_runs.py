@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -9,7 +11,20 @@ import msgspec
 from workers.events import Event
 from workers.process_id import Identity, recorded_identity
 
-__all__ = ["Run", "number"]
+__all__ = ["Run", "epoch", "number"]
+
+_TEXT_CHARS = 200
+_QUESTION = ("timestamp", "message", "until", "default")
+
+
+@lru_cache(1024)
+def epoch(moment: str) -> int:
+    """Return an ISO 8601 time of the log as whole seconds since the Unix epoch. Raises ValueError."""
+    time = datetime.fromisoformat(moment)
+    seconds = int(time.timestamp())
+    if time.tzinfo is None or seconds < -1:  # a clock begins in 1970, a schedule a second before its first minute
+        raise ValueError(moment)
+    return seconds
 
 
 def number(value: Any) -> int:
@@ -20,10 +35,12 @@ def number(value: Any) -> int:
 
 
 class Run(msgspec.Struct):
-    """An open run: waiting (`queued`) or on a worker (`running`), in its present attempt.
+    """An open run: waiting (`queued`), on a worker (`running`) or `parked`, in its present attempt.
 
-    `start` is the `run_started` of that attempt, once there is one; `cancel` has the `reason` and the `by` of the first
-    `cancel_requested`; `is_deadline_told` says that its `deadline_missed` is on record.
+    `start` is the `run_started` of that attempt, while a process has it; `cancel` has the `reason` and the `by` of the
+    first `cancel_requested`; `is_deadline_told` says that its `deadline_missed` is on record. `parked` is what this
+    attempt's last `run_parked` says, `is_due` that what it waited for has come. `questions` are its approvals that
+    nobody has answered, by task.
     """
 
     run_id: str
@@ -35,6 +52,9 @@ class Run(msgspec.Struct):
     retry_at: str | None = None
     cancel: dict[str, str] | None = None
     is_deadline_told: bool = False
+    parked: dict[str, Any] | None = None
+    is_due: bool = False
+    questions: dict[str, dict[str, Any]] = {}
 
     @property
     def process(self) -> Identity | None:
@@ -46,6 +66,29 @@ class Run(msgspec.Struct):
         """When the attempt started, ISO 8601."""
         return None if self.start is None else str(self.start["timestamp"])
 
+    def take_cancel(self, event: Event) -> None:
+        """Take in a `cancel_requested`; the first one counts."""
+        if self.cancel is None:
+            self.cancel = {key: str(event[key])[:_TEXT_CHARS] for key in ("reason", "by") if event.get(key)}
+
+    def tell_deadline(self) -> None:
+        """Take in a `deadline_missed`."""
+        self.is_deadline_told = True
+
+    def bump(self, event: Event) -> None:
+        """Take in a `run_bumped`. Raises what a history counts as unusable."""
+        self.request = {**self.request, "bumped": number(event["seq"])}
+
+    def ask(self, event: Event) -> None:
+        """Take in an `approval_requested`."""
+        question = {name: event[name] for name in _QUESTION if event.get(name)}
+        self.questions = {**self.questions, str(event["task_id"]): question}
+
     def next_request(self) -> Event:
         """Return the request for the present attempt."""
-        return {**self.request, "attempt": self.attempt}
+        request = {**self.request, "attempt": self.attempt}
+        if self.parked is None:
+            return request
+        # It goes on with the DAG that it began with.
+        version = self.parked.get("dag_version")
+        return {**request, "parked": self.parked, **({"dag_version": version} if version else {})}

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from workers.dag import Dag
 from workers.events import Event
+from workers.ids import base_of, pack
 from workers.run_context import RunInfo
 
 from .run_record import RunRecord
@@ -30,7 +31,7 @@ def retry(record: RunRecord, kept: Collection[str], by: str) -> Event:
     request = _terms(record.request) | {"run_id": record.run_id, "attempt": record.attempt + 1}
     if request.get("schedule_id") and request.get("overlap") not in (None, "allow"):
         request["overlap"] = "queue"
-    return {"event": "run_requested", **request, "by": by, "retry_of": record.attempt, "kept": sorted(kept)}
+    return {"event": "run_requested", **request, "by": by, "retry_of": record.attempt, "kept": pack(kept)}
 
 
 def rerun(record: RunRecord, terms: Mapping[str, object], now: datetime, by: str) -> Event:
@@ -63,16 +64,20 @@ def _terms(request: Event) -> Event:
 def kept_tasks(dag: Dag, words: Mapping[str, Event], first: str | None) -> set[str]:
     """Return the tasks that need not run again: they have ended well, and nothing runs again that they need.
 
-    `words` are the events by which the tasks ended; `first` runs again in any case.
+    `words` are the events by which the tasks ended; `first` runs again in any case, a task or one item of one. Of a
+    task with `foreach` that runs again only because of its items, those that have ended well are kept.
     """
     again: set[str] = set()
-    left = [task for task in dag.tasks if task.id == first or not _is_well(words.get(task.id))]
+    of_first = base_of(first) if first is not None else None
+    left = [task for task in dag.tasks if task.id == of_first or not _is_well(words.get(task.id))]
     while left:
         task = left.pop()
         if task.id not in again:
             again.add(task.id)
             left += [each for each in dag.tasks if task.id in each.needs]
-    return {task.id for task in dag.tasks} - again
+    mapped = {task.id for task in dag.tasks if task.foreach is not None and again.isdisjoint(task.needs)}
+    items = {name for name in words if base_of(name) in (mapped & again) - {first} and base_of(name) != name}
+    return {task.id for task in dag.tasks} - again | {name for name in items if name != first and _is_well(words[name])}
 
 
 def _is_well(word: Event | None) -> bool:

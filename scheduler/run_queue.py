@@ -74,6 +74,8 @@ class RunQueue:
         for run in runs:
             if run.status == "running":
                 self._begin(run.request, run.start or {})
+            elif run.status == "parked":
+                self._activate(run.request)
             else:
                 waiting.append(run)
         for run in waiting:
@@ -145,6 +147,10 @@ class RunQueue:
                 self._begin(request, event)
             else:
                 self._finish(run_id, event)
+        elif name == "run_parked":
+            # Its schedule's turn stays its own.
+            self._pass_time(event)
+            self._at_work.remove(str(event.get("run_id")))
         elif name == "run_bumped":
             self._bump(str(event.get("run_id")), event)
         elif name == "limits_loaded":
@@ -163,6 +169,8 @@ class RunQueue:
                 self.apply(event)
             return
         self.apply(event)
+        if name == "run_resumed" and run is not None and run.status == "queued":
+            self._make_ready(run.next_request())
         if name == "run_finished" and run is not None and run.status == "queued":
             self.put_later(run.next_request(), run.retry_at)
 

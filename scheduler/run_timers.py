@@ -9,18 +9,19 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from workers.events import Event, iso
-from workers.run_request import run_fields
+from workers.run_request import cancel_requested, run_fields
 
 from .history import History
 from .open_runs import Run
 
-__all__ = ["RunTimers", "Timer", "time_of", "timer_events", "unstarted_end"]
+__all__ = ["RunTimers", "Timer", "has_news", "news_events", "time_of", "timer_events", "unstarted_end"]
 
 _KINDS = ("start_by", "deadline")
+_RESUME = "resume"
 
 
 class Timer(NamedTuple):
-    """One moment of a run, in seconds since the epoch: its `start_by` or its `deadline`."""
+    """One moment of a run, in seconds since the epoch: its `start_by`, its `deadline`, or `resume` of a parked one."""
 
     at_s: float
     run_id: str
@@ -38,8 +39,10 @@ class RunTimers:
         """Take the open runs of a history."""
         for run in runs:
             self._take(run.request)
-            if run.status == "running" or run.attempt > 1:
+            if run.status == "running" or run.attempt > 1 or run.parked is not None:
                 self._set.pop((run.run_id, "start_by"), None)
+            if run.status == "parked":
+                self._put(run.run_id, _RESUME, (run.parked or {}).get("until"))
 
     def follow(self, event: Event) -> None:
         """Follow one event of the log."""
@@ -51,6 +54,11 @@ class RunTimers:
             self._set.pop((run_id, "start_by"), None)
             if name == "run_finished" and not event.get("next_attempt"):
                 self._set.pop((run_id, "deadline"), None)
+            self._set.pop((run_id, _RESUME), None)
+        elif name == "run_parked":
+            self._put(run_id, _RESUME, event.get("until"))
+        elif name == "run_resumed":
+            self._set.pop((run_id, _RESUME), None)
         elif name == "deadline_missed":
             self._set.pop((run_id, "deadline"), None)
 
@@ -74,10 +82,14 @@ class RunTimers:
     def _take(self, request: Event) -> None:
         run_id = str(request.get("run_id"))
         for kind in _KINDS:
-            at_s = time_of(request.get(kind))
-            if at_s is not None and (run_id, kind) not in self._set:
-                self._set[run_id, kind] = at_s
-                heapq.heappush(self._heap, Timer(at_s, run_id, kind))
+            if (run_id, kind) not in self._set:
+                self._put(run_id, kind, request.get(kind))
+
+    def _put(self, run_id: str, kind: str, moment: object) -> None:
+        at_s = time_of(moment)
+        if at_s is not None:
+            self._set[run_id, kind] = at_s
+            heapq.heappush(self._heap, Timer(at_s, run_id, kind))
 
 
 def time_of(moment: object) -> float | None:
@@ -99,9 +111,31 @@ def timer_events(history: History, timers: Iterable[Timer], now: datetime) -> It
         if timer.kind == "deadline":
             if not run.is_deadline_told:
                 yield from _missed(run, now)
-        elif history.is_waiting(run.run_id, 1):
+        elif timer.kind == _RESUME:
+            if run.status == "parked" and not run.is_due:
+                yield _resumed(run, "time")
+        elif history.is_waiting(run.run_id, 1) and run.parked is None:
             closed.add(run.run_id)
             yield unstarted_end(run, "start_deadline")
+
+
+def has_news(history: History) -> bool:
+    """Say whether something has come that a parked run waits for, or that ends a run of a run."""
+    return bool(history.parked.due() or history.children.orphans(history.runs))
+
+
+def news_events(history: History, gone: Collection[str], only: Collection[str] | None) -> Iterator[Event]:
+    """Yield what that demands, but for the runs that are `gone`; of `only` these runs, unless that is None."""
+    for run in history.parked.due():
+        if run.run_id not in gone and (only is None or run.run_id in only):
+            yield _resumed(run, "news")
+    for run in history.children.orphans(history.runs):
+        if only is None or run.run_id in only:
+            yield cancel_requested(run.run_id, "the run that asked for it has ended")
+
+
+def _resumed(run: Run, reason: str) -> Event:
+    return {"event": "run_resumed", **run_fields(run.next_request()), "reason": reason}
 
 
 def unstarted_end(run: Run, reason: str) -> Event:

@@ -44,6 +44,8 @@ def gather(settings: Settings, now: datetime, *, limit: int = _SHOWN) -> dict[st
         "supervisor": supervisor,
         "workers": workers,
         "queue": _queue(history, now, limit),
+        "parked": list(_parked(history)),
+        "approvals": list(_approvals(history)),
         "pools": list(_pools(history)),
         "tenants": list(_tenants(history)),
         "drain": _drain(history),
@@ -149,6 +151,26 @@ def _queue(history: History, now: datetime, limit: int) -> dict[str, Any]:
         "oldest_wait_s": max(waits, default=None),
         "runs": [{"run_id": run.run_id, "attempt": run.attempt, "retry_at": run.retry_at} for run in waiting[:limit]],
     }
+
+
+def _parked(history: History) -> Iterator[dict[str, Any]]:
+    """Yield the parked runs, and what each of their tasks waits for."""
+    for run in history.runs.values():
+        if run.status == "parked" and run.parked is not None:
+            waits = [_wait(each) for each in run.parked.get("waits", ()) if isinstance(each, dict)]
+            yield {"run_id": run.run_id, "attempt": run.attempt, "until": run.parked.get("until"), "waits": waits}
+
+
+def _wait(row: dict[str, Any]) -> dict[str, Any]:
+    return {"task_id": row.get("task_id"), "kind": row.get("kind"), "run": row.get("run")}
+
+
+def _approvals(history: History) -> Iterator[dict[str, Any]]:
+    """Yield the approvals that runs ask for and nobody has given."""
+    for run in history.runs.values():
+        for task_id, question in run.questions.items():
+            facts = {name: question.get(name) for name in ("message", "until", "default")}
+            yield {"run_id": run.run_id, "task_id": task_id, "asked_at": question.get("timestamp"), **facts}
 
 
 def _pools(history: History) -> Iterator[dict[str, Any]]:

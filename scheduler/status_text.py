@@ -43,6 +43,11 @@ def render(status: Mapping[str, Any]) -> str:
             for w in status["workers"]
         ]  # fmt: skip
         lines += ["", table(head, rows)]
+    if status["parked"]:
+        lines += ["", table(("PARKED", "WAITS FOR", "UNTIL"), map(_parked_row, status["parked"]))]
+    if status["approvals"]:
+        asked = [(each["run_id"], each["task_id"], each["message"] or "-") for each in status["approvals"]]
+        lines += ["", table(("APPROVE", "TASK", "QUESTION"), asked)]
     if status["pools"]:
         lines += ["", table(("POOL", "SLOTS", "USED"), [tuple(pool.values()) for pool in status["pools"]])]
     if status["tenants"]:
@@ -57,6 +62,12 @@ def render(status: Mapping[str, Any]) -> str:
     if status["last_runs"]:
         lines += ["", render_runs(status["last_runs"])]
     return "\n".join(lines)
+
+
+def _parked_row(run: Mapping[str, Any]) -> tuple[str, ...]:
+    waits = ", ".join(f"{each['task_id']} ({each['run'] or each['kind']})" for each in run["waits"][:3])
+    more = f" and {len(run['waits']) - 3} more" if len(run["waits"]) > 3 else ""
+    return (run["run_id"], f"{waits}{more}", _local(run["until"]) if run["until"] else "-")
 
 
 def _pause_row(pause: Mapping[str, Any]) -> tuple[str, ...]:

@@ -14,10 +14,14 @@ import workers
 from workers.errors import Fault, InvalidFile, TickpoolError, did_you_mean
 
 EXAMPLES: dict[str, tuple[object, ...]] = {
+    "BadItems": ("is 3, and no list",),
     "BadOutputs": ("33000 bytes of JSON; at most 32768",),
     "CannotImport": ("jobs.clean:main", "no module named `jobs`"),
+    "CannotWait": ("run `daily.20261123T0900Z`", "it is this run itself"),
     "CannotStart": (127, "`nosuch` was not found"),
     "EffectsUnreadable": ("effects", "No such file or directory"),
+    "LongComment": (1001,),
+    "NotAsked": ("r.1", "relase", ["release"]),
     "InvalidCron": ("61 * * * *", "minute", "61", "must be 0 to 59"),
     "InvalidDuration": ("soon",),
     "InvalidEvent": ("run_started", "70000 bytes; a line holds at most 65536"),

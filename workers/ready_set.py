@@ -33,6 +33,10 @@ class ReadySet:
                 self._downstream[upstream].append(task)
         self.ready: deque[Task] = deque()
 
+    def task(self, task_id: str) -> Task | None:
+        """Return the task of that id, if it is one of these."""
+        return self._tasks.get(task_id)
+
     def keep(self, task_id: str, state: UpstreamState) -> bool:
         """Count a task as ended before any is judged; say whether there is such a task."""
         if task_id not in self._undecided:

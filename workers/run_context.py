@@ -33,13 +33,17 @@ class InvalidRun(TickpoolError):
 
 
 class RunInfo(msgspec.Struct, frozen=True):
-    """Which run this is. `fire_time` is ISO 8601 with `Z`; `attempt` counts the run's own attempts from 1."""
+    """Which run this is. `fire_time` is ISO 8601 with `Z`; `attempt` counts the run's own attempts from 1.
+
+    `started_at` is a time before which none of its tasks has done anything, where that is known.
+    """
 
     run_id: str
     schedule_id: str = ""
     fire_time: str = ""
     attempt: int = 1
     tenant: str = ""
+    started_at: str | None = None
 
     @classmethod
     def manual(cls, dag_id: str, now: datetime) -> RunInfo:
@@ -106,6 +110,8 @@ class RunContext:
         }
         self.params = params.resolve_params(dag.params, given, facts)
         self.outputs: dict[str, dict[str, Any]] = {}
+        self._facts = facts
+        self.items: dict[str, Any] = {}
         self.lookup = params.scope(self.params, facts, self.outputs)
         self.secrets = RunSecrets(dag.all_secrets(), os.environ)
         self._record = record
@@ -123,6 +129,12 @@ class RunContext:
             told["hook"] = True
         self._record(told)
 
+    def lookup_of(self, task_id: str) -> params.Lookup:
+        """Return what the references of a task resolve by; an instance of a task with `foreach` has its item."""
+        if task_id not in self.items:
+            return self.lookup
+        return params.scope(self.params, self._facts, self.outputs, self.items[task_id])
+
     def scene(self, task: Task, attempt: int) -> Scene:
         """Set out what one attempt of a task in a process of its own sees; makes RUN_DIR.
 
@@ -136,9 +148,11 @@ class RunContext:
         with suppress(OSError):
             # What a task before it left there, perhaps as a link, is not its output.
             os.unlink(output_path)
-        env = dict(self._env)
+        env, lookup = dict(self._env), self.lookup_of(task.id)
+        if task.id in self.items:
+            env["item"] = _as_text("item", self.items[task.id])
         for name, value in task.env.items():
-            env[name] = params.resolve_text(value, self.lookup)
+            env[name] = params.resolve_text(value, lookup)
         env.update(self.secrets.env(task.secrets))
         env.update(self._own_env)
         if self.verdict is not None:
@@ -146,7 +160,7 @@ class RunContext:
         env["TASK_ID"] = task.id
         env["TASK_ATTEMPT"] = str(attempt)
         env["TASK_OUTPUT"] = output_path
-        return Scene(env, self.cwd(task), output_path, self.lookup, self.secrets.mask)
+        return Scene(env, self.cwd(task), output_path, lookup, self.secrets.mask)
 
     def cwd(self, task: Task) -> str:
         """Return the directory a task starts in: its own `cwd`, or the DAG's, from the project."""
@@ -175,7 +189,7 @@ class RunContext:
             "ATTEMPT": str(run.attempt),
             "RUN_DIR": self.run_dir,
             "TICKPOOL_RUN": self.marker,
-            **{_param_name(name): _as_text(name, value) for name, value in self.params.items()},
+            **{_param_name(name): _as_text(f"params.{name}", value) for name, value in self.params.items()},
         }
 
 
@@ -186,5 +200,5 @@ def _param_name(name: str) -> str:
 def _as_text(name: str, value: Any) -> str:
     text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
     if "\0" in text:
-        raise params.UnusableValue(f"params.{name}", "it holds a NUL byte")
+        raise params.UnusableValue(name, "it holds a NUL byte")
     return text

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import count
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from .errors import TickpoolError
 from .events import Event
+from .ids import base_of
 from .segments import read_backward
 
-__all__ = ["LAST_WORDS", "Forgotten", "Kept", "events_of_run", "kept_of", "last_words"]
+__all__ = ["LAST_WORDS", "Forgotten", "Kept", "ended_before", "events_of_run", "kept_of", "last_words"]
 
 # The events that say how a task ended.
 LAST_WORDS = ("task_finished", "task_skipped", "task_kept")
@@ -20,17 +22,18 @@ _SAMPLE = 500
 
 
 class Forgotten(TickpoolError):
-    """A task that is not to run again, and of whose good end nothing is on record: (the task, the task log)."""
+    """Tasks that are not to run again, and of whose end nothing is on record: (the task or run, the task log)."""
 
     def __str__(self) -> str:
-        return f"task `{self.args[0]!s:.128}` is to be kept, and {self.args[1]} does not say any more what it put out"
+        return f"`{self.args[0]!s:.200}` is to go on, and {self.args[1]} does not say any more how its tasks ended"
 
 
 class Kept(NamedTuple):
-    """How a task ended in an attempt before, and what it put out."""
+    """How a task ended in an attempt before, and what it put out; `item_mark` tells which item an instance had."""
 
     status: Literal["success", "skipped"]
     outputs: dict[str, Any]
+    item_mark: str | None = None
 
 
 def events_of_run(path: Path, run_id: str, since: str | None = None) -> Iterator[Event]:
@@ -69,4 +72,26 @@ def kept_of(task_log: Path, run_id: str, names: Iterable[str]) -> dict[str, Kept
     for name in wanted:
         if name not in words or words[name].get("status") not in ("success", "skipped"):
             raise Forgotten(name, task_log)
-    return {name: Kept(words[name]["status"], words[name].get("outputs") or {}) for name in wanted}
+    return {
+        name: Kept(words[name]["status"], words[name].get("outputs") or {}, words[name].get("item_mark"))
+        for name in wanted
+    }
+
+
+def ended_before(
+    task_log: Path, run_id: str, attempt: int, counts: Mapping[str, int], waits: Collection[str], since: str | None
+) -> dict[str, Event]:
+    """Return the event by which each task, and each instance of one, ended in an attempt that was parked, oldest first.
+
+    `waits` are the tasks that go on waiting. Raises Forgotten where the log has not as many as `counts` says (by
+    status), LogUnreadable.
+    """
+    found: dict[str, Event] = {}
+    for event in events_of_run(task_log, run_id, since):
+        if event.get("attempt") == attempt and event.get("event") in LAST_WORDS and not event.get("hook"):
+            found.setdefault(str(event.get("task_id")), event)
+    ended = {name: found[name] for name in reversed(found) if name not in waits}
+    told = Counter(str(event.get("status")) for name, event in ended.items() if base_of(name) == name)
+    if told != Counter(counts):
+        raise Forgotten(run_id, task_log)
+    return ended

@@ -40,7 +40,7 @@ def wrong_in(request: Mapping[str, Any]) -> str:
     """Say what keeps a request from being run, if anything does: another hand may have written it."""
     dag, project, params = request.get("dag"), request.get("project") or ".", request.get("params") or {}
     limit_s, offered = request.get("timeout_s"), request.get("offered") or {}
-    kept = request.get("kept") or []
+    kept, parked = request.get("kept") or [], request.get("parked")
     if not isinstance(dag, str) or not dag:
         return f"its request names no DAG: `dag` is {dag!r:.200}"
     if not isinstance(project, str) or not project.isprintable():
@@ -53,6 +53,8 @@ def wrong_in(request: Mapping[str, Any]) -> str:
         return f"`offered` of its request is {offered!r:.200}; write a mapping"
     if not isinstance(kept, list) or not all(isinstance(each, str) for each in kept):
         return f"`kept` of its request is {kept!r:.200}; write a list of task ids"
+    if parked is not None and not (isinstance(parked, dict) and {"waits", "tasks"} <= parked.keys()):
+        return f"`parked` of its request is {parked!r:.200}; write what its `run_parked` says"
     if limit_s is not None and (isinstance(limit_s, bool) or not isinstance(limit_s, int | float)):
         return f"`timeout_s` of its request is {limit_s!r:.200}; write a number of seconds"
     return ""

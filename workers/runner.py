@@ -15,6 +15,7 @@ from .dag import Dag, Task, check_params, load_dag, project_of
 from .errors import TickpoolError
 from .run_context import RunContext, RunInfo, Stop
 from .run_events import Kept
+from .run_link import Before, RunLink
 from .task_runner import Ran, RunStatus, TaskRunner
 
 __all__ = ["InvalidParams", "RunInfo", "Stop", "run_dag"]
@@ -48,6 +49,7 @@ def run_dag(
     marker: str | None = None,
     log_limit: int = DEFAULT_LOG_LIMIT,
     kept: Mapping[str, Kept] | None = None,
+    link: RunLink | None = None,
 ) -> dict[str, Any]:
     """Run a DAG in this process and return how it ended, as one JSON-able mapping.
 
@@ -57,6 +59,7 @@ def run_dag(
     processes. Logs go under `logs_dir/<run_id>/<attempt>/`, by default in `logs/runs` of the project. `timeout_s`
     shortens the DAG's own timeout. After `stop`, no hook starts. `marker` is the value of TICKPOOL_RUN in every task.
     The tasks `kept` do not run: they count as they ended in an attempt before, with the outputs they had then.
+    By its `link` to a log the run asks for approvals and other runs, and may be parked: then its status is `parked`.
     No secret of the run is in the mapping, the events or an error. Raises TickpoolError for a DAG, a run id or params
     that cannot be used.
     """
@@ -76,19 +79,25 @@ def run_dag(
         record=record,
         marker=marker or f"{info.run_id}/{info.attempt}/{secrets.token_hex(4)}",
     )
-    runner = TaskRunner(context, stop=stop, grace_s=grace_s, log_limit=log_limit)
+    runner = TaskRunner(context, stop=stop, grace_s=grace_s, log_limit=log_limit, link=link)
+    before = (link.before() if link is not None else None) or Before()
     with context.secrets.mask.errors(), closing(runner):
-        limit_s = _shortest(timeout_s, dag.timeout.total_seconds() if dag.timeout is not None else None)
-        ran = runner.run(dag.tasks, max_parallel=dag.max_parallel_tasks, limit_s=limit_s, kept=kept or {})
+        limit_s = _left(before.worked_s, timeout_s, dag.timeout.total_seconds() if dag.timeout is not None else None)
+        most = dag.max_parallel_tasks
+        ran = runner.run(dag.tasks, max_parallel=most, limit_s=limit_s, kept=kept or {}, before=before)
         hooks = _hooks_of(dag, ran.status)
         context.verdict = ran.status, ran.reason
         ran_hooks = runner.run(hooks, max_parallel=1, limit_s=limit_s) if hooks else None
+    return _told(info, dag, ran, ran_hooks, before.worked_s + time.monotonic() - began)
+
+
+def _told(info: RunInfo, dag: Dag, ran: Ran, ran_hooks: Ran | None, duration_s: float) -> dict[str, Any]:
     return {
         "run_id": info.run_id,
         "dag_id": dag.id,
         "status": ran.status,
         "reason": _reason(ran, ran_hooks),
-        "duration_s": round(time.monotonic() - began, 6),
+        "duration_s": round(duration_s, 6),
         "tasks": ran.results,
         "hooks": ran_hooks.results if ran_hooks is not None else {},
     }
@@ -99,12 +108,13 @@ def _load_by_itself(path: Path) -> Dag:
     return load_dag(full, project_of(full))
 
 
-def _shortest(*limits_s: float | None) -> float | None:
-    return min((each for each in limits_s if each is not None), default=None)
+def _left(worked_s: float, *limits_s: float | None) -> float | None:
+    """Return what is left of the shortest limit; None where there is none."""
+    return min((max(0.0, each - worked_s) for each in limits_s if each is not None), default=None)
 
 
 def _hooks_of(dag: Dag, status: RunStatus) -> tuple[Task, ...]:
-    if status == "cancelled":
+    if status in ("cancelled", "parked"):
         return ()
     return (dag.on_success if status == "success" else dag.on_failure) + dag.on_exit
 

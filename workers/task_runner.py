@@ -9,29 +9,35 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, TypeAlias
 
+from msgspec import to_builtins
+
 from . import process_tree, retry
 from .attempt import Attempt
+from .child_run import start_here
 from .dag import Task
 from .errors import TickpoolError
 from .failpoints import reach
 from .masking import Mask
 from .poller import Poller, Timer
 from .process import CannotStart, read_stat
-from .ready_set import Closed, ReadySet
 from .run_context import RunContext, Stop
 from .run_events import Kept
+from .run_link import Before, RunLink
+from .task_book import TaskBook
 from .task_log import TaskLog
-from .tasks import Outcome, call
+from .tasks import Outcome, Started, call
 from .tasks.imports import Imports
 from .tasks.start import start
-from .trigger_rules import UpstreamState
 from .units import Duration
+from .waiting import Waiting, is_waiting_kind
+from .waiting_tasks import WaitingTasks
 
 __all__ = ["Ran", "RunStatus", "TaskRunner"]
 
 logger = logging.getLogger(__name__)
 
-RunStatus: TypeAlias = Literal["success", "failed", "timeout", "cancelled"]
+_NOTHING = Before()
+RunStatus: TypeAlias = Literal["success", "failed", "timeout", "cancelled", "parked"]
 
 
 class Ran(NamedTuple):
@@ -45,8 +51,11 @@ class Ran(NamedTuple):
 class TaskRunner:
     """Runs tasks of one run, one set after the other (the DAG's own, then its hooks). `close` it in the end."""
 
-    def __init__(self, context: RunContext, *, stop: Stop | None, grace_s: float, log_limit: int) -> None:
+    def __init__(
+        self, context: RunContext, *, stop: Stop | None, grace_s: float, log_limit: int, link: RunLink | None = None
+    ) -> None:
         self._context = context
+        self._link = link
         self._stop = stop
         self._grace_s = grace_s
         self._log_limit = log_limit
@@ -55,13 +64,13 @@ class TaskRunner:
         self._had_children: set[int] = set()
         self._forget_last_set(())
 
-    def _forget_last_set(self, tasks: Iterable[Task]) -> None:
-        self._tasks = ReadySet(tasks)
+    def _forget_last_set(self, tasks: Iterable[Task], max_parallel: int = 1) -> None:
+        self._book = TaskBook(self._context, tasks, max_parallel)
         self._running: dict[str, Attempt] = {}
+        self._waiting = WaitingTasks(self._context, self._link)
+        self._waited_before: dict[str, Waiting] = {}
         self._retrying: dict[str, tuple[Task, Timer]] = {}
         self._tries: dict[str, int] = {}
-        self._results: dict[str, dict[str, Any]] = {}
-        self._failure: str | None = None
         self._halted: tuple[RunStatus, str] | None = None
 
     def run(
@@ -71,33 +80,35 @@ class TaskRunner:
         max_parallel: int,
         limit_s: float | None,
         kept: Mapping[str, Kept] = MappingProxyType({}),
+        before: Before = _NOTHING,
     ) -> Ran:
         """Run the tasks in the order of their needs and return when each has ended and its processes are gone.
 
-        Those that are `kept` count as ended.
+        Those that are `kept` count as ended. A run that was parked goes on from what was `before`. The status is
+        `parked` when all that is left waits, and the log has that.
         """
-        self._forget_last_set(tasks)
-        deadline = time.monotonic() + limit_s if limit_s is not None else None
-        self._overdue = f"timed out after {Duration(seconds=limit_s or 0)}"
-        self._keep(kept)
-        self._close(self._tasks.begin())
+        began = time.monotonic()
+        self._forget_last_set(tasks, max_parallel)
+        book, worked_s = self._book, before.worked_s
+        book.keep(kept)
+        book.restore(before.ended)
+        self._waited_before = {waiting.task_id: waiting for waiting in before.waits}
+        book.begin()
+        deadline = began + limit_s if limit_s is not None else None
+        self._overdue = f"timed out after {Duration(seconds=(limit_s or 0) + worked_s)}"
         while True:
             self._start_ready(max_parallel, deadline)
             if not self._running and not self._retrying:
-                break
+                if not self._waiting or self._halted is not None:
+                    break
+                if self._waiting.park(book.counts(self._waiting.names()), worked_s + time.monotonic() - began):
+                    return Ran("parked", None, book.results)
             self._wait(deadline)
-        for task in [*self._tasks.ready, *self._tasks.undecided()]:
+        for task in book.left():
             self._cancel(task)
         if self._halted is not None:
-            return Ran(*self._halted, self._results)
-        return Ran("failed" if self._failure else "success", self._failure, self._results)
-
-    def _keep(self, kept: Mapping[str, Kept]) -> None:
-        for task_id, (status, outputs) in kept.items():
-            if self._tasks.keep(task_id, status):
-                self._context.record("task_kept", task_id=task_id, status=status, outputs=outputs)
-                self._results[task_id] = _result(Outcome(status, outputs=outputs), 0)
-                self._context.outputs[task_id] = outputs
+            return Ran(*self._halted, book.results)
+        return Ran("failed" if book.failure else "success", book.failure, book.results)
 
     def close(self) -> None:
         """Kill what the tasks left behind and close what was opened."""
@@ -127,18 +138,21 @@ class TaskRunner:
                 self._halt("cancelled", f"cancelled: {self._stop.reason}")
             elif deadline is not None and time.monotonic() >= deadline:
                 self._halt("timeout", self._overdue)
-            if self._halted is not None or not self._tasks.ready or len(self._running) >= max_parallel:
+            for ended in self._waiting.settle() if self._halted is None else ():
+                self._ended(*ended)
+            if self._halted is not None or not self._book.ready or len(self._running) >= max_parallel:
                 return
-            self._start(self._tasks.ready.popleft())
+            self._start(self._book.ready.popleft())
 
     def _wait(self, deadline: float | None) -> None:
-        poller = self._loop()
-        if deadline is None or self._halted is not None:
-            poller.run_once()
-            return
-        timer = poller.call_at(deadline, lambda: None)
+        poller, now = self._loop(), time.monotonic()
+        looks = [] if deadline is None or self._halted is not None else [deadline]
+        if self._halted is None and (look_s := self._waiting.wake_in_s()) is not None:
+            looks.append(now + look_s)
+        timers = [poller.call_at(when, lambda: None) for when in looks]
         poller.run_once()
-        timer.cancel()
+        for timer in timers:
+            timer.cancel()
 
     def _loop(self) -> Poller:
         if self._poller is None:
@@ -156,27 +170,57 @@ class TaskRunner:
             self._loop().unwatch(self._stop.fileno())
 
     def _start(self, task: Task) -> None:
-        tried = self._tries[task.id] = self._tries.get(task.id, 0) + 1
-        context = self._context
-        path, masked = context.log_path(task, tried), context.secrets.stream()
-        log = TaskLog(path, self._log_limit, context.logs_dir, masked=masked)
-        if task.call is not None and not task.isolate:
-            self._run_here(task, tried, log)
+        if task.foreach is not None:
+            self._map(task)
             return
+        if task.id in self._waited_before:
+            waiting = self._waited_before.pop(task.id)
+            self._tries[task.id] = waiting.task_attempt
+            self._waiting.restore(task, waiting)
+            return
+        tried = self._tries[task.id] = self._tries.get(task.id, 0) + 1
+        if task.call is not None and not task.isolate:
+            self._run_here(task, tried, self._log_of(task, tried))
+            return
+        begun: Waiting | None = None
+        pid: int | None = None
         try:
-            attempt = self._start_process(task, tried, log)
+            if is_waiting_kind(task) and not self._is_run_here(task):
+                begun = self._waiting.begin(task, tried)
+            else:
+                attempt = self._running[task.id] = self._start_process(task, tried, self._log_of(task, tried))
+                pid = attempt.pid
         except (TickpoolError, OSError) as error:
             self._record_start(task, tried, None)
-            self._ended(task, tried, _failed_to_start(error, context.secrets.mask))
-            return
-        self._running[task.id] = attempt
-        self._record_start(task, tried, attempt.pid)
+            self._ended(task, tried, _failed_to_start(error, self._context.secrets.mask))
+        else:
+            self._record_start(task, tried, pid, begun)
+
+    def _log_of(self, task: Task, tried: int) -> TaskLog:
+        context = self._context
+        return TaskLog(
+            context.log_path(task, tried), self._log_limit, context.logs_dir, masked=context.secrets.stream()
+        )
+
+    def _is_run_here(self, task: Task) -> bool:
+        """Say whether a `dag` is run by a process of this run: one by hand has no service to leave it to."""
+        return task.dag is not None and self._link is not None and self._link.execute is not None
+
+    def _map(self, task: Task) -> None:
+        """Begin a task with `foreach`: its instances come in its place."""
+        self._record_start(task, 1, None)
+        try:
+            self._book.map(task)
+        except TickpoolError as error:
+            outcome = _failed_to_start(error, self._context.secrets.mask)
+            self._book.record_end(task, 1, outcome)
+            self._book.settle(task, outcome)
 
     def _run_here(self, task: Task, tried: int, log: TaskLog) -> None:
         self._record_start(task, tried, os.getpid())
         mask = self._context.secrets.mask
         try:
-            outcome = call.run_here(task, self._context.lookup, self._imports, log, mask)
+            outcome = call.run_here(task, self._context.lookup_of(task.id), self._imports, log, mask)
         except TickpoolError as error:
             outcome = _failed_to_start(error, mask)
         log.close()
@@ -192,7 +236,7 @@ class TaskRunner:
         try:
             # Only this end: the writers' end belongs to programs that expect to be able to wait.
             os.set_blocking(read_end, False)
-            started = start(task, scene, write_end, self._imports)
+            started = self._start_child(task, tried, write_end) or start(task, scene, write_end, self._imports)
         except BaseException:
             os.close(read_end)
             raise
@@ -212,43 +256,35 @@ class TaskRunner:
             attempt.stop_at(time.monotonic() + timeout_s, "timeout", f"timed out after {task.timeout}")
         return attempt
 
+    def _start_child(self, task: Task, tried: int, output: int) -> Started | None:
+        """Run a `dag` in a process of this run, where nobody else does; None for every other task."""
+        link = self._link
+        if link is None or not self._is_run_here(task):
+            return None
+        waiting = self._waiting.waiting_of(task, tried)
+        request = self._waiting.child_of(task, waiting, link)
+        return start_here(waiting, link, request, output, self._context.secrets.mask)
+
     def _process_ended(self, task: Task, tried: int, outcome: Outcome) -> None:
         del self._running[task.id]
         self._ended(task, tried, outcome)
 
-    def _record_start(self, task: Task, tried: int, pid: int | None) -> None:
+    def _record_start(self, task: Task, tried: int, pid: int | None, waiting: Waiting | None = None) -> None:
         stat = read_stat(pid) if pid is not None and pid != os.getpid() else None
-        starttime = {"starttime": stat.starttime} if stat is not None else {}
-        self._context.record("task_started", task_id=task.id, task_attempt=tried, pid=pid, **starttime)
+        more: dict[str, Any] = {"starttime": stat.starttime} if stat is not None else {}
+        if waiting is not None:
+            more["waits"] = to_builtins(waiting)
+        self._context.record("task_started", task_id=task.id, task_attempt=tried, pid=pid, **more)
 
     def _ended(self, task: Task, tried: int, outcome: Outcome) -> None:
         reach("after_effect")
         if outcome.status == "failed" and outcome.exit_code in task.skip_on_exit_code:
             outcome.status = "skipped"
-        # Before anything is told: events, results, `tasks.*` references and a hook's RUN_REASON all come from here.
-        mask = self._context.secrets.mask
-        outcome.reason, outcome.outputs = mask.plain(outcome.reason), mask.plain(outcome.outputs)
-        self._context.record(
-            "task_finished",
-            task_id=task.id,
-            task_attempt=tried,
-            status=outcome.status,
-            reason=outcome.reason,
-            exit_code=outcome.exit_code,
-            signal=outcome.signal,
-            duration_s=outcome.duration_s,
-            max_rss_kib=outcome.max_rss_kib,
-            cpu_user_s=outcome.cpu_user_s,
-            cpu_sys_s=outcome.cpu_sys_s,
-            log=outcome.log,
-            outputs=outcome.outputs,
-        )
-        self._results[task.id] = _result(outcome, tried)
-        self._context.outputs[task.id] = outcome.outputs
+        self._book.record_end(task, tried, outcome)
         if outcome.status in ("failed", "timeout") and tried <= task.retries.max and self._halted is None:
             self._retry(task, tried, outcome)
         else:
-            self._settle(task, outcome)
+            self._book.settle(task, outcome)
 
     def _retry(self, task: Task, tried: int, outcome: Outcome) -> None:
         run = self._context.run
@@ -261,30 +297,14 @@ class TaskRunner:
             reason=outcome.reason,
         )
         if wait_s <= 0:
-            self._tasks.ready.append(task)
+            self._book.ready.append(task)
             return
         timer = self._loop().call_at(time.monotonic() + wait_s, lambda: self._try_again(task))
         self._retrying[task.id] = task, timer
 
     def _try_again(self, task: Task) -> None:
         del self._retrying[task.id]
-        self._tasks.ready.append(task)
-
-    def _settle(self, task: Task, outcome: Outcome) -> None:
-        """Let a task's last outcome decide what it decides: the run's status and the tasks downstream."""
-        if outcome.status == "cancelled":
-            return
-        failed = outcome.status in ("failed", "timeout") and not task.continue_on_failure
-        if failed and self._failure is None:
-            verb = "failed: " if outcome.status == "failed" else ""
-            self._failure = f"task `{task.id}` {verb}{outcome.reason}"
-        state: UpstreamState = "skipped" if outcome.status == "skipped" else "failed" if failed else "success"
-        self._close(self._tasks.end(task.id, state))
-
-    def _close(self, closed: Iterable[Closed]) -> None:
-        for task, status, reason in closed:
-            self._context.record("task_skipped", task_id=task.id, status=status, reason=reason)
-            self._results[task.id] = _result(Outcome(status=status, reason=reason), 0)
+        self._book.ready.append(task)
 
     def _halt(self, status: RunStatus, reason: str) -> None:
         """Start nothing more and stop what runs; the first call counts."""
@@ -297,32 +317,13 @@ class TaskRunner:
             timer.cancel()
             self._cancel(task)
         self._retrying.clear()
+        for task in self._waiting.drop():
+            self._cancel(task)
 
     def _cancel(self, task: Task) -> None:
-        reason = self._halted[1] if self._halted is not None else "its needs never ended"
-        self._context.record("task_skipped", task_id=task.id, status="cancelled", reason=reason)
-        before = self._results.get(task.id)
-        self._results[task.id] = {
-            **(before or _result(Outcome("cancelled"), 0)),
-            "status": "cancelled",
-            "reason": reason,
-        }
+        self._book.cancel(task, self._halted[1] if self._halted is not None else "its needs never ended")
 
 
 def _failed_to_start(error: TickpoolError | OSError, mask: Mask) -> Outcome:
     code = error.exit_code if isinstance(error, CannotStart) else None
     return Outcome("failed", " ".join(mask.text(str(error)).split())[:2000], exit_code=code)
-
-
-def _result(outcome: Outcome, attempts: int) -> dict[str, Any]:
-    return {
-        "status": outcome.status,
-        "attempts": attempts,
-        "exit_code": outcome.exit_code,
-        "signal": outcome.signal,
-        "duration_s": outcome.duration_s,
-        "max_rss_kib": outcome.max_rss_kib,
-        "cpu_s": round(outcome.cpu_user_s + outcome.cpu_sys_s, 6),
-        "outputs": outcome.outputs,
-        "reason": outcome.reason,
-    }

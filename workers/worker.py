@@ -23,11 +23,14 @@ from .errors import InvalidFile, TickpoolError
 from .event_log import LogNotFlushed, LogUnwritable
 from .events import Event
 from .failpoints import arm, reach
+from .ids import unpack
 from .lock import LockTimeout
+from .masking import Mask
 from .process import identity, prctl
 from .process_tree import become_subreaper
 from .run_context import RunInfo, Stop
 from .run_events import kept_of
+from .run_link import RunLink
 from .run_request import RunRequest, cancel_text, marker_for, next_attempt, run_fields, wrong_in
 from .runner import run_dag
 from .segments import LogReader, Position
@@ -48,8 +51,8 @@ _REASON_CHARS = 4000
 
 
 class Result(NamedTuple):
-    """How a request ended. `status` is the run's, `refused` when another had claimed it, `unclaimed` when the log
-    would not take the claim and nothing was done.
+    """How a request ended. `status` is the run's, `parked` when it has left the worker to wait, `refused` when another
+    had claimed it, `unclaimed` when the log would not take the claim and nothing was done.
 
     `unrecorded` holds the end that the log would not take; whoever gets the result must append it later.
     """
@@ -73,7 +76,8 @@ class Executor:
         self._task_log = settings.task_log()
         self._reader = LogReader(self._log.path)
         self._dags = DagCache(Path(settings.run_logs_dir))
-        self._is_drained = False
+        self._is_drained = self._is_by_hand = False
+        self._link: RunLink | None = None
         self._me = identity(os.getpid())
 
     def leave_flushing(self) -> None:
@@ -107,7 +111,9 @@ class Executor:
             "starttime": self._me.starttime,
             "boot_id": self._me.boot_id,
         }
-        if version := self._dags.version(request):
+        if request.get("parked"):
+            started["resumed"] = True
+        elif version := self._dags.version(request):
             started["dag_version"] = version
 
         def is_free(new: list[Event]) -> bool:
@@ -118,6 +124,7 @@ class Executor:
             self._is_drained = not ask_first and _holds(new, "drain_started")
             return ask_first or not (stop.reason or self._is_drained or _holds(new, "supervisor_started"))
 
+        self._is_by_hand = ask_first
         self._reader.seek(since)
         try:
             return bool(self._log.append_if(is_free, [request, started] if ask_first else [started], self._reader))
@@ -138,12 +145,14 @@ class Executor:
         run_id, attempt = _key(request)
         result = self.last_result = self._run(request, run_id, attempt, stop)
         status = result["status"]
+        if status == "parked":
+            return Result(run_id, attempt, status, duration_s=round(result["duration_s"], 6))
         finish: Event = {
             "event": "run_finished",
             **run_fields(request),
             "attempt": attempt,
             "status": status,
-            "reason": (self._why(run_id, status) or result.get("reason") or "")[:_REASON_CHARS] or None,
+            "reason": (self._why(status) or result.get("reason") or "")[:_REASON_CHARS] or None,
             "duration_s": round(result.get("duration_s", 0.0), 6),
             "tasks": _count_statuses(result),
             **next_attempt(request, status, datetime.now(UTC)),
@@ -152,17 +161,12 @@ class Executor:
         unrecorded = None if self.record_end(finish) else finish
         return Result(run_id, attempt, status, finish["reason"], finish["duration_s"], unrecorded)
 
-    def _why(self, run_id: str, status: str) -> str | None:
+    def _why(self, status: str) -> str | None:
         """Return why a run was cancelled, from the request to cancel it, if there was one since it was claimed."""
-        if status != "cancelled":
+        if status != "cancelled" or self._link is None:
             return None
-        try:
-            events = (event for batch in self._reader.batches() for event in batch)
-            asked = (event for event in events if event.get("event") == "cancel_requested")
-            return next((cancel_text(event) for event in asked if event.get("run_id") == run_id), None)
-        except TickpoolError as error:
-            logger.warning("run %s: why it was cancelled cannot be read: %s", run_id, error)
-            return None
+        self._link.news()
+        return None if self._link.cancel is None else cancel_text(self._link.cancel)
 
     def record_end(self, finish: Event) -> bool:
         """Append a `run_finished`; return whether the log took it."""
@@ -177,6 +181,8 @@ class Executor:
 
     def _run(self, request: RunRequest, run_id: str, attempt: int, stop: Stop) -> dict[str, Any]:
         settings = self._settings
+        by_hand = self._perform_child if self._is_by_hand else None
+        link = self._link = RunLink(self._log, self._reader, self._task_log.path, request, by_hand)
         if wrong := wrong_in(request):
             return {"status": "failed", "reason": wrong}
         try:
@@ -191,6 +197,7 @@ class Executor:
                     fire_time=str(request.get("minute") or ""),
                     attempt=attempt,
                     tenant=str(request.get("tenant") or ""),
+                    started_at=str(request.get("timestamp") or "") or None,
                 ),
                 project=project,
                 logs_dir=Path(settings.run_logs_dir),
@@ -200,7 +207,8 @@ class Executor:
                 grace_s=settings.task_grace_s,
                 marker=marker_for(self._log.path, run_id, attempt),
                 log_limit=settings.task_log_bytes,
-                kept=kept_of(self._task_log.path, run_id, request.get("kept") or ()),
+                kept=kept_of(self._task_log.path, run_id, unpack(request.get("kept") or ())),
+                link=link,
             )
         except InvalidFile as error:
             return {"status": "failed", "reason": str(error.faults[0]) if error.faults else str(error)}
@@ -209,6 +217,15 @@ class Executor:
         except Exception as error:  # the worker's edge: a fault of ours ends this run, not the worker
             logger.exception("run %s", run_id)
             return {"status": "failed", "reason": f"internal error: {type(error).__name__}: {error}"}
+
+    def _perform_child(self, request: RunRequest, mask: Mask) -> int:
+        """Perform the run that a run by hand asks for, in a process of its own; return the exit code."""
+        stop = Stop()
+        signal.signal(signal.SIGTERM, lambda *_: stop.request("the run that asked for it has stopped it"))
+        become_subreaper()
+        executor, told = Executor(self._settings), {**request, "params": mask.plain(request["params"])}
+        is_ours = executor.claim(told, stop, ask_first=True)
+        return 0 if is_ours and executor.perform(request, stop).status == "success" else 1
 
     def _record(self, event: Event) -> None:
         """Append a task event. A task log that cannot be written is no reason to lose the work."""

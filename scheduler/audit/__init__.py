@@ -94,13 +94,18 @@ class _Auditor:
             "backfill_cancelled": lambda event, _: self.backfills.cancel(event),
             "backfill_finished": lambda event, _: self.backfills.finish(event),
             "run_started": self.runs.start,
+            "run_parked": self.runs.park,
+            "run_resumed": self.runs.resume,
+            "approval_requested": lambda event, _: self.runs.parks.ask(event),
+            "task_approved": lambda event, _: self.runs.parks.answer(event),
+            "task_rejected": lambda event, _: self.runs.parks.answer(event),
             "run_finished": self._finished,
             "cancel_requested": lambda event, _: self.runs.policies.cancel(event),
             "deadline_missed": self.runs.policies.miss_deadline,
             "schedules_loaded": self._loaded,
             "calendars_loaded": lambda event, _: self.fires.load_calendars(event["calendars"]),
             "limits_loaded": self.runs.limits.load,
-            "worker_exited": self.runs.bury,
+            "worker_exited": self.runs.workers.bury,
             "clock_jumped": self._clock_jumped,
             "supervisor_started": self._supervisor_started,
             "supervisor_stopped": self._supervisor_stopped,
@@ -175,8 +180,8 @@ class _Auditor:
                 self.runs.limits.pass_time()
                 if self.services.leads(event) and name != "clock_jumped":  # by that the clock has moved, not time
                     self.runs.policies.look(now)
-            if self.runs.dead:
-                self.runs.look_after_the_dead(now)
+            if self.runs.workers.dead:
+                self.runs.workers.look_after_the_dead(now)
             step = self._steps.get(name)
             if step is not None:
                 step(event, now)

@@ -108,13 +108,13 @@ class PolicyBook:
                 "overlap", f"run `{run_id}` is cancelled for `{event.get('by')}`, which replaces it not"
             )
 
-    def start(self, run_id: str, attempt: int, now: float) -> None:
-        """Take in a start."""
+    def start(self, run_id: str, attempt: int, now: float, *, is_again: bool = False) -> None:
+        """Take in a start; `is_again` says that the attempt was parked."""
         terms, ledger = self._terms[run_id], self._ledger
         if terms.not_before_s is not None and terms.not_before_s > now + _SLACK_S:
             early_s = terms.not_before_s - now
             ledger.violate("lateness", f"run `{run_id}` starts {early_s:.1f} s before its `not_before`")
-        if terms.start_by_s is not None and attempt == 1 and now > terms.start_by_s + self._lateness_s:
+        if terms.start_by_s is not None and attempt == 1 and not is_again and now > terms.start_by_s + self._lateness_s:
             late_s = now - terms.start_by_s
             ledger.violate("lateness", f"run `{run_id}` starts {late_s:.1f} s after its `start_by`")
         if terms.cancel is not None:

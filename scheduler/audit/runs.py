@@ -1,4 +1,7 @@
-"""The book of runs: requested -> started(1) -> finished -> started(2), only where a retry was allowed -> finished."""
+"""The book of runs: requested -> started(1) -> finished -> started(2), only where a retry was allowed -> finished.
+
+Between a start and the end of its attempt a run may be parked, and start again once it was resumed.
+"""
 
 from __future__ import annotations
 
@@ -6,65 +9,44 @@ import math
 from collections import Counter
 from itertools import islice
 
-import msgspec
-
 from workers.events import Event
 from workers.ids import is_run_id
 from workers.process import Identity, is_alive
 
 from .ends import check_end, check_fields, check_next
 from .holds import HoldBook
-from .limits import Lane, LimitBook
+from .limits import LimitBook
+from .open_run import OpenRun, lane_of
+from .parks import ParkBook
 from .policies import PolicyBook
-from .report import Ledger, Place, shown
+from .report import Ledger, shown
 from .services import Services
 from .times import seconds
+from .workers import WorkerBook
 
 __all__ = ["RunBook"]
 
-# G6: so long after the word of a worker's death its run may still be open.
-_BURIED_WITHIN_S = 2.0
 _ONE_BY_ONE = ("queue", "replace")
-Worker = tuple[str, int, int]
-
-
-class _Run(msgspec.Struct):
-    """An open run: waiting since `free_s` of the services' clock, or on a worker.
-
-    `lane`, `schedule_id` and whether it goes one by one with others of it are what its request says. `full_s` is for
-    how long its lane had been full when it began to wait.
-    """
-
-    request: Event
-    lane: Lane
-    schedule_id: str
-    is_one_by_one: bool
-    place: Place
-    attempt: int
-    waits_since_s: float
-    retry_at_s: float = 0.0
-    full_s: float = 0.0
-    worker: Worker | None = None
-    is_pooled: bool = False
 
 
 class RunBook:
     """The runs that are open, and the names of those that have ended.
 
-    `dead` are workers known to be dead whose runs have not been looked for yet: when that was said, and where.
     With `keeps_outcomes`, `outcomes` has the status of each attempt that started, "" while it runs.
     """
 
     def __init__(
         self, ledger: Ledger, services: Services, holds: HoldBook, lateness_s: float, *, keeps_outcomes: bool
     ) -> None:
-        self.open: dict[str, _Run] = {}
+        self.open: dict[str, OpenRun] = {}
         # The last attempt of each.
         self.ended: dict[str, int] = {}
         self.outcomes: dict[tuple[str, int], str] = {}
         self.schedule_of: dict[str, str] = {}
+        self.workers = WorkerBook(ledger)
         self.limits = LimitBook(ledger, services)
         self.policies = PolicyBook(ledger, services, lateness_s)
+        self.parks = ParkBook(ledger, services, lateness_s)
         self._keeps_outcomes = keeps_outcomes
         self._ledger = ledger
         self._services = services
@@ -72,9 +54,7 @@ class RunBook:
         self._lateness_s = lateness_s
         self._of_schedule: dict[str, dict[str, None]] = {}
         self._turn_since_s: dict[str, float] = {}
-        self._busy: dict[Worker, str] = {}
         self._led: dict[str, None] = {}
-        self.dead: dict[int, tuple[float, Place]] = {}
         self._requests = self._scheduled = self._starts = 0
         self._ends: Counter[str] = Counter()
 
@@ -117,6 +97,8 @@ class RunBook:
         schedule_id = str(run.get("schedule_id") or "")
         self._open(run["run_id"], schedule_id, dict(run["request"]), run["attempt"])
         self.policies.restore(run)
+        self.parks.restore(run)
+        self.open[run["run_id"]].has_begun = bool(run.get("parked")) or run["status"] == "running"
         start = run.get("start")
         if run["status"] == "running" and start:
             self._put_on_worker(run["run_id"], self.open[run["run_id"]], start)
@@ -139,8 +121,14 @@ class RunBook:
         if attempt != run.attempt:
             ledger.violate("G1", f"run `{run_id}` starts attempt {attempt}; attempt {run.attempt} is due")
             run.attempt = attempt
+        if run_id in self.parks:
+            ledger.violate("G1", f"run `{run_id}` starts again while it is parked")
+        elif bool(event.get("resumed")) != run.has_begun:
+            how = "again" if run.has_begun else "as resumed"
+            ledger.violate("G1", f"run `{run_id}` starts attempt {attempt} {how}")
         check_fields(event, run.request, ledger)
-        self.policies.start(run_id, attempt, now)
+        self.policies.start(run_id, attempt, now, is_again=run.has_begun)
+        run.has_begun = True
         if self._waits_for_others(run_id, run):
             policy = run.request["overlap"]
             ledger.violate("overlap", f"run `{run_id}` starts before an older one has ended, with `overlap: {policy}`")
@@ -152,6 +140,27 @@ class RunBook:
         self._holds.start(run_id, is_pooled=run.is_pooled)
         if run.is_pooled:
             self.limits.check_start(run_id, run.lane, now)
+
+    # running -> parked
+    def park(self, event: Event, _now: float) -> None:
+        """Take in a `run_parked`."""
+        run_id, run = event["run_id"], self.open.get(event["run_id"])
+        if run is None or run.worker is None or event.get("attempt", 1) != run.attempt:
+            self._ledger.violate("G2", f"run `{run_id}` is parked, and no worker has that attempt")
+            return
+        check_fields(event, run.request, self._ledger)
+        self._take_off_worker(run_id, run)
+        run.place = self._ledger.place
+        self.parks.park(event)
+
+    # parked -> queued
+    def resume(self, event: Event, now: float) -> None:
+        """Take in a `run_resumed`."""
+        self.parks.resume(event, now)
+        run = self.open.get(event["run_id"])
+        if run is not None:
+            run.waits_since_s, run.full_s = self._services.mark_s(), self.limits.full_s(run.lane)
+            run.place = self._ledger.place
 
     # running -> finished, or running -> queued for the next attempt
     def finish(self, event: Event, now: float) -> None:
@@ -174,7 +183,9 @@ class RunBook:
         if run.worker is not None:
             self._note(run_id, attempt, str(event.get("status")))
         self._take_off_worker(run_id, run)
+        self.parks.end(run_id, is_last=not event.get("next_attempt"))
         if event.get("next_attempt"):
+            run.has_begun = False
             run.attempt = int(event["next_attempt"])
             run.retry_at_s = seconds(event["retry_at"]) if event.get("retry_at") else 0.0
             run.waits_since_s = self._services.mark_s() + max(0.0, run.retry_at_s - now)
@@ -187,23 +198,6 @@ class RunBook:
     def skip(self, event: Event, now: float) -> None:
         """Take in a `schedule_skipped`."""
         self.policies.skip(event, now, self._waiting(event["schedule_id"]))
-
-    def bury(self, event: Event, now: float) -> None:
-        """Take in a `worker_exited`."""
-        self._ledger.count("G6", "dead workers")
-        self.dead[int(event["worker_pid"])] = (now, self._ledger.place)
-
-    def look_after_the_dead(self, now: float) -> None:
-        """See that no run stays with a worker that is known to be dead."""
-        for pid, (died_at, place) in list(self.dead.items()):
-            left = [run_id for (_, other, _), run_id in self._busy.items() if other == pid]
-            if not left:
-                del self.dead[pid]
-            elif now > died_at + _BURIED_WITHIN_S:
-                self._ledger.violate(
-                    "G6", f"run `{left[0]}` is open {now - died_at:.1f} s after its worker died", place
-                )
-                del self.dead[pid]
 
     def lead(self) -> None:
         """Take in that a service begins to lead: from here on, runs start under it."""
@@ -221,7 +215,7 @@ class RunBook:
     def compare(self, runs: list[Event]) -> None:
         """Compare with the open runs of a checkpoint: nothing may get lost between two segments."""
         kept = {run["run_id"]: (run["attempt"], run["status"]) for run in runs}
-        ours = {name: (run.attempt, "running" if run.worker else "queued") for name, run in self.open.items()}
+        ours = {name: (run.attempt, self._status(name, run)) for name, run in self.open.items()}
         self._ledger.count("G5", "checkpoints")
         for run_id in sorted(kept.keys() ^ ours.keys()):
             where = "in the older segments" if run_id in ours else "in the checkpoint"
@@ -234,8 +228,12 @@ class RunBook:
     def conclude(self, *, final: bool) -> None:
         """Judge what is open where the log ends; `final` says that nothing may be."""
         waiting = running = orphans = 0
+        self.parks.conclude()
         for run_id, run in self.open.items():
-            if run.worker is None:
+            if run_id in self.parks:
+                if final:
+                    self._ledger.violate("G5", f"run `{run_id}` is parked", run.place)
+            elif run.worker is None:
                 waiting += 1
                 if final:
                     self._ledger.violate("G5", f"run `{run_id}` waits for attempt {run.attempt}", run.place)
@@ -263,18 +261,21 @@ class RunBook:
     def _waiting(self, schedule_id: str) -> dict[str, bool]:
         """Return the open runs of a schedule, and whether each waits."""
         names = self._of_schedule.get(schedule_id, ()) if schedule_id else ()
-        return {name: self.open[name].worker is None for name in names}
+        return {name: self._status(name, self.open[name]) == "queued" for name in names}
 
-    def _open(self, run_id: str, schedule_id: str, request: Event, attempt: int) -> _Run:
+    def _status(self, run_id: str, run: OpenRun) -> str:
+        return "running" if run.worker else "parked" if run_id in self.parks else "queued"
+
+    def _open(self, run_id: str, schedule_id: str, request: Event, attempt: int) -> OpenRun:
         is_one_by_one = request.get("overlap") in _ONE_BY_ONE
         place, mark_s = self._ledger.place, self._services.mark_s()
-        run = self.open[run_id] = _Run(request, _lane(request), schedule_id, is_one_by_one, place, attempt, mark_s)
+        run = self.open[run_id] = OpenRun(request, lane_of(request), schedule_id, is_one_by_one, place, attempt, mark_s)
         run.full_s = self.limits.full_s(run.lane)
         if schedule_id:
             self._of_schedule.setdefault(schedule_id, {})[run_id] = None
         return run
 
-    def _close(self, run_id: str, run: _Run) -> None:
+    def _close(self, run_id: str, run: OpenRun) -> None:
         del self.open[run_id]
         schedule_id = run.schedule_id
         self._turn_since_s[schedule_id] = self._services.mark_s()
@@ -287,30 +288,28 @@ class RunBook:
             if not others:
                 del self._of_schedule[schedule_id]
 
-    def _put_on_worker(self, run_id: str, run: _Run, event: Event) -> None:
+    def _put_on_worker(self, run_id: str, run: OpenRun, event: Event) -> None:
         worker = (str(event.get("boot_id")), int(event["pid"]), int(event.get("starttime") or 0))
-        other = self._busy.get(worker)
-        if other is not None:
-            self._ledger.violate("G6", f"worker {worker[1]} starts run `{run_id}` while it has `{other}`")
-        self._busy[worker] = run_id
+        self.workers.take(worker, run_id)
         run.worker, run.place = worker, self._ledger.place
         # A run by hand is executed by the process that asked for it.
-        run.is_pooled = run.request.get("event") == "schedule_enqueued" or run.request.get("pid") != worker[1]
+        parent = run.request.get("parent")
+        is_queued = run.request.get("event") == "schedule_enqueued" or (parent and not parent.get("by_hand"))
+        run.is_pooled = bool(is_queued) or run.request.get("pid") != worker[1]
         if run.is_pooled:
             self._services.running += 1
             self.limits.take(run_id, run.lane)
             self._led[run_id] = None
 
-    def _take_off_worker(self, run_id: str, run: _Run) -> None:
-        if run.worker is not None and self._busy.get(run.worker) == run_id:
-            del self._busy[run.worker]
+    def _take_off_worker(self, run_id: str, run: OpenRun) -> None:
+        self.workers.let_go(run.worker, run_id)
         if run.is_pooled:
             self._services.running -= 1
             self.limits.give_back(run_id, run.lane)
             self._led.pop(run_id, None)
         run.worker, run.is_pooled = None, False
 
-    def _waits_for_others(self, run_id: str, run: _Run) -> bool:
+    def _waits_for_others(self, run_id: str, run: OpenRun) -> bool:
         """Say whether an older run of its schedule is open, for whose end it has to wait."""
         others = self._of_schedule.get(run.schedule_id) if run.is_one_by_one else None
         return bool(others) and next(iter(others or ())) != run_id
@@ -323,11 +322,12 @@ class RunBook:
     def set_clock(self) -> None:
         """Take in that the clock was set: what was to be tried again at a time of the old one may come any time."""
         self.policies.set_clock()
+        self.parks.set_clock()
         for run in self.open.values():
             if run.retry_at_s or run.request.get("not_before"):
                 run.retry_at_s, run.waits_since_s = 0.0, math.inf
 
-    def _check_wait(self, run_id: str, run: _Run) -> None:
+    def _check_wait(self, run_id: str, run: OpenRun) -> None:
         """What waits while a worker and a slot are free waits without a reason, unless for its schedule's turn."""
         since_s = run.waits_since_s
         if run.is_one_by_one:
@@ -335,9 +335,3 @@ class RunBook:
         waited_s = self._services.free_s - since_s - (self.limits.full_s(run.lane) - run.full_s)
         if waited_s > self._lateness_s:
             self._ledger.violate("lateness", f"run `{run_id}` waited for {waited_s:.1f} s while a worker was free")
-
-
-def _lane(request: Event) -> Lane:
-    """Return tenant and pool of a run; whoever names none is of the tenant `default`, in no pool."""
-    tenant, pool = request.get("tenant"), request.get("pool")
-    return tenant if isinstance(tenant, str) and tenant else "default", pool if isinstance(pool, str) else ""

@@ -14,6 +14,7 @@ from workers.errors import InvalidFile, TickpoolError, did_you_mean
 from workers.terminal import make_safe
 
 from . import (
+    approving,
     auditing,
     backfilling,
     controlling,
@@ -84,6 +85,7 @@ def _commands() -> dict[str, Command]:
         repeating,
         backfilling,
         holding,
+        approving,
         looking,
         inspecting,
         seeing,

@@ -79,6 +79,7 @@ def _kept(settings: Settings, record: RunRecord, options: argparse.Namespace) ->
     """Return the tasks that are not to run again."""
     from scheduler.repeats import kept_tasks
     from workers.dag import load_dag
+    from workers.ids import base_of
     from workers.run_events import kept_of, last_words
 
     if not (options.failed or options.first):
@@ -86,11 +87,13 @@ def _kept(settings: Settings, record: RunRecord, options: argparse.Namespace) ->
     project = Path(record.request.get("project") or ".")
     dag = load_dag(project / record.request["dag"], project)
     names = [task.id for task in dag.tasks]
-    if options.first and options.first not in names:
-        raise UnknownTask(options.first, dag.id, names)
     log = Path(settings.events_path)
-    kept = kept_tasks(dag, last_words(log, record.run_id, record.request.get("timestamp")), options.first)
-    if kept == set(names):
+    words = last_words(log, record.run_id, record.request.get("timestamp"))
+    items = [name for name in words if base_of(name) in names and base_of(name) != name]
+    if options.first and options.first not in (*names, *items):
+        raise UnknownTask(options.first, dag.id, [*names, *items])
+    kept = kept_tasks(dag, words, options.first)
+    if kept >= set(names):
         raise NothingToRetry(record.run_id)
     kept_of(log, record.run_id, kept)
     return kept
@@ -182,7 +185,7 @@ def _add_retry(parser: argparse.ArgumentParser) -> None:
     _add_waiting(parser)
     parser.add_argument("--failed", action="store_true", help="only what has not succeeded, and what needs that")
     parser.add_argument(
-        "--from", dest="first", metavar="TASK", help="this task, what needs it, and what has not succeeded"
+        "--from", dest="first", metavar="TASK", help="this task or item, what needs it, and what has not succeeded"
     )
 
 
