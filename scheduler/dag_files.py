@@ -86,12 +86,21 @@ class DagFiles:
 
     def _load(self, name: str) -> Dag | InvalidFile:
         """Read a DAG file once; one that is not there is an InvalidFile without faults."""
+        self._note_file(name)
         full = self._project / name
-        self.stamps.add(stamp(full))
-        if os.geteuid() == 0:  # nobody else asks who may write them
-            self.directories.update(directories_between(self._project, full))
         try:
             self._read[name] = load_dag(full, self._project) if os.path.lexists(full) else InvalidFile([])
         except InvalidFile as error:
             self._read[name] = error
-        return self._read[name]
+        found = self._read[name]
+        for task in found.tasks if isinstance(found, Dag) else ():
+            # A fault that comes into the file of a DAG that it runs is one of its own.
+            if task.dag is not None and task.dag not in self._read:
+                self._load(task.dag)
+        return found
+
+    def _note_file(self, name: str) -> None:
+        full = self._project / name
+        self.stamps.add(stamp(full))
+        if os.geteuid() == 0:  # nobody else asks who may write them
+            self.directories.update(directories_between(self._project, full))

@@ -34,7 +34,7 @@ GOOD = [
 BAD = [
     ("{id: b, run: x, http: 'http://h/'}", "4:21: task `b`: has both `run` and `http`; leave one out"),
     ("{id: b, run: x, params: {}}", "4:21: task `b`: `params` goes with `dag` only"),
-    ("{id: b, dag: d.yaml, env: {A: b}}", "4:26: task `b`: `env` goes with `run` and `call` only"),
+    ("{id: b, dag: dags/other.yaml, env: {A: b}}", "4:35: task `b`: `env` goes with `run` and `call` only"),
     ("{id: b, approval: x, retries: {max: 1}}",
      "4:26: task `b`: `retries` goes with `run`, `call`, `http`, `wait` and `dag` only"),
     ("{id: b, http: 'localhost/x'}", "4:19: task `b`: `http`: 'localhost/x' is no address; write `https://host/path`"),
@@ -94,6 +94,17 @@ BAD = [
     ("{id: b, run: x, foreach: '${tasks.a.outputs.list}'}",
      "4:30: task `b`: `foreach`: `tasks.a.outputs.list` is not upstream of `b`; add `a` to its `needs`"),
 ]  # fmt: skip
+RUNS = [
+    ("dags/gone.yaml", "`dag`: no such file 'dags/gone.yaml' in PROJECT"),
+    ("../out.yaml", "`dag`: '../out.yaml' lies outside the project PROJECT"),
+    ("dags/d.yaml", "`dag`: goes round in a circle: dags/d.yaml -> dags/d.yaml"),
+    ("dags/round.yaml",
+     "dags/round.yaml has a fault: dags/round.yaml:1:30: task `r`: `dag`: goes round in a circle:"
+     " dags/d.yaml -> dags/round.yaml -> dags/d.yaml"),
+    ("dags/bad.yaml",
+     "dags/bad.yaml has a fault: dags/bad.yaml:1:33: task `x`: unknown key `rum`; did you mean `run`?"),
+    ("dags/other.yaml, params: {y: 1}", "dag `o` has no param `y`; allowed: x"),
+]  # fmt: skip
 HOOKS = [
     ("{approval: x}", "`approval` does not go with a hook; it may be `run`, `call` and `http`"),
     ("{run: x, foreach: [1]}", "`foreach` does not go with a hook"),
@@ -102,6 +113,8 @@ HOOKS = [
 
 def faults(tmp_path: Path, task: str, hook: str = "") -> list[str]:
     (tmp_path / "dags").mkdir(exist_ok=True)
+    if not (tmp_path / "dags" / "other.yaml").exists():
+        (tmp_path / "dags" / "other.yaml").write_text("{id: o, params: {x: 1}, tasks: [{id: x, run: x}]}", "utf-8")
     head = "id: d\nparams: {region: eu}\n"
     secret = "secrets: [TOKEN]\n" if "secrets: [TOKEN]" in task else ""
     text = f"{head}tasks: [{{id: a, run: x}},\n    {task}]\n{secret}" + (f"on_exit: [{hook}]\n" if hook else "")
@@ -121,6 +134,20 @@ def test_each_kind_of_task_may_say_what_it_does_in_these_ways(tmp_path: Path, ta
 @pytest.mark.parametrize(("task", "fault"), BAD)
 def test_a_rule_of_a_kind_is_told_with_its_place(tmp_path: Path, task: str, fault: str) -> None:
     assert faults(tmp_path, task) == [fault]
+
+
+@pytest.mark.parametrize(("dag", "fault"), RUNS)
+def test_a_dag_that_a_task_runs_is_read_with_it(tmp_path: Path, dag: str, fault: str) -> None:
+    others = {
+        "round": "{id: r, tasks: [{id: r, dag: dags/d.yaml}]}",
+        "bad": "{id: o, tasks: [{id: x, run: x, rum: x}]}",
+        "other": "{id: o, params: {x: 1}, tasks: [{id: x, run: x}]}",
+    }
+    (tmp_path / "dags").mkdir()
+    for name, text in others.items():
+        (tmp_path / "dags" / f"{name}.yaml").write_text(text, "utf-8")
+    (found,) = faults(tmp_path, f"{{id: b, dag: {dag}}}")
+    assert found.split("task `b`: ")[1] == fault.replace("PROJECT", str(tmp_path))
 
 
 @pytest.mark.parametrize(("hook", "fault"), HOOKS)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from .beneath import is_inside
 from .dag_model import Dag, Retries, Task, TriggerRule
 from .dag_rules import HOOKS, Entry, Sheet, faults_of
 from .errors import Fault, InvalidFile, did_you_mean
@@ -25,13 +26,20 @@ _INTERNAL = ("project",)
 _PATH_CHARS = 500
 
 
-def load_dag(path: Path, project: Path) -> Dag:
+def load_dag(path: Path, project: Path, *, alone: bool = False) -> Dag:
     """Read a DAG file; a relative `path` starts at `project`. Raises InvalidFile with every fault of the file.
+
+    The DAGs that its tasks run are read too, unless it is to be read `alone`.
 
     A file that lies outside the project once links are followed is refused; so is one that others may write, when this
     process is root's. A hook without an id gets the name of its list, and its number if there are several
     (`on_failure-2`).
     """
+    return _load(path, project, None if alone else ())
+
+
+def _load(path: Path, project: Path, above: tuple[str, ...] | None) -> Dag:
+    """Read a DAG file that those `above` run, each by a task of the one before; None: without those that it runs."""
     full = project / path
     shown = full.relative_to(project) if full.is_relative_to(project) else full
     if not str(path).isprintable():
@@ -47,9 +55,40 @@ def load_dag(path: Path, project: Path) -> Dag:
     dag, faults = document.model((), Dag, what, later=_LATER, internal=_INTERNAL)
     sheet = _whole(dag, what) if dag else _parts(document, what)
     faults += [*faults_of(document, sheet), *reference_faults(document, sheet), *secret_faults(document, sheet)]
+    if above is not None:
+        faults += _child_faults(document, sheet, project, (*above, os.path.relpath(os.path.realpath(full), project)))
     if faults or dag is None:
         raise InvalidFile(sorted(faults, key=lambda fault: fault[1:]))
     return msgspec.structs.replace(dag, project=str(project))
+
+
+def _child_faults(document: Document, sheet: Sheet, project: Path, above: tuple[str, ...]) -> Iterator[Fault]:
+    """Yield what is wrong with the DAGs that tasks run: their files, their params, and that one runs itself."""
+    for entry in sheet.entries:
+        if entry.task.dag is None or not entry.task.dag.endswith((".yaml", ".yml")):
+            continue  # the rules of its kind tell of the second
+        at, what, name = (*entry.at, "dag"), f"task `{entry.task.id[:128]}`: `dag`", entry.task.dag
+        real = os.path.realpath(project / name)
+        if not is_inside(real, os.path.realpath(project)):
+            yield document.fault(at, f"{what}: {name[:_PATH_CHARS]!r} lies outside the project {project}")
+        elif not os.path.lexists(project / name):
+            yield document.fault(at, f"{what}: no such file {name[:_PATH_CHARS]!r} in {project}")
+        elif (file := os.path.relpath(real, project)) in above:
+            circle = " -> ".join([*above[above.index(file) :], file])
+            yield document.fault(at, f"{what}: goes round in a circle: {circle[:_PATH_CHARS]}")
+        else:
+            yield from _wrong_in_child(document, entry, project, above)
+
+
+def _wrong_in_child(document: Document, entry: Entry, project: Path, above: tuple[str, ...]) -> Iterator[Fault]:
+    what, name = f"task `{entry.task.id[:128]}`", str(entry.task.dag)
+    try:
+        dag = _load(Path(name), project, above)
+    except InvalidFile as error:
+        yield document.fault((*entry.at, "dag"), f"{what}: {name[:_PATH_CHARS]} has a fault: {error.faults[0]}")
+        return
+    for message in check_params(dag, entry.task.params):
+        yield document.fault((*entry.at, "params"), f"{what}: {message}")
 
 
 def dag_owners(path: Path, project: Path) -> list[Fault]:

@@ -75,7 +75,7 @@ def load_copy(directory: Path, version: str, project: Path) -> Dag:
         raise DagGone(version, directory, error.strerror) from None
     if _version_of(data) != version:
         raise DagGone(version, directory, "it is not as it was written")
-    return msgspec.structs.replace(load_dag(Path(copy.name), directory), project=str(project))
+    return msgspec.structs.replace(load_dag(Path(copy.name), directory, alone=True), project=str(project))
 
 
 def _version_of(data: bytes) -> str:
