@@ -190,10 +190,18 @@ def test_a_cancelled_run_that_is_parked_ends_at_once_and_so_do_the_runs_it_has_a
     run_id = service.ask(dag)
     wait_for(lambda: is_parked(service, run_id) and service.events("run_started", f"{run_id}.sub"), what="its run")
     told = service.command("cancel", run_id)
-    assert told.returncode == 0, told
-    wait_for(lambda: service.has_ended(run_id, f"{run_id}.sub"), what="both ends")
+    assert (told.returncode, told.stderr) == (0, ""), told
+    lines = told.stdout.splitlines()
+    assert lines[0] == f"cancelled {run_id}  it waited"
+    assert lines[1].startswith(f"cancelled {run_id}.sub  ")
+    assert lines[-1].endswith("sleep 100")
     assert [end_of(service, name)["status"] for name in (run_id, f"{run_id}.sub")] == ["cancelled"] * 2
-    assert "the run that asked for it has ended" in end_of(service, f"{run_id}.sub")["reason"]
+    # A parent that ends otherwise takes it along, too.
+    other = service.ask(dag)
+    wait_for(lambda: is_parked(service, other) and service.events("run_started", f"{other}.sub"), what="its run")
+    record_event({"event": "cancel_requested", "run_id": other, "reason": "a test"}, service.log)
+    wait_for(lambda: service.has_ended(other, f"{other}.sub"), what="both ends")
+    assert "the run that asked for it has ended" in end_of(service, f"{other}.sub")["reason"]
     assert done(service) == []
     assert is_clean(service)
 

@@ -98,13 +98,13 @@ def _cancel(options: argparse.Namespace) -> int:
                 ends[event["run_id"]] = event
 
         def decide(history: Any) -> list[Event]:
-            runs.extend(_chosen(list(history.runs.values()), options))
+            runs.extend(_chosen(history, options))
             backfills = [cancel_backfill(name, by) for name in _backfills(history, options)]
             return [*backfills, *(event for run in runs for event in cancel(run, by))]
 
         store.refresh()
         # What each of them has started is looked up before anything is ended.
-        for run in _chosen(list(store.history.runs.values()), options):
+        for run in _chosen(store.history, options):
             trees[run.run_id] = list(_processes(run))
         store.follow(note)
         store.commit(decide)
@@ -125,20 +125,21 @@ def _cancel(options: argparse.Namespace) -> int:
     return 0 if all(row["status"] == "cancelled" for row in rows) else 1
 
 
-def _chosen(runs: list[Run], options: argparse.Namespace) -> list[Run]:
-    """Return the open runs that the options name. Raises NotOpen."""
-    names = [run.run_id for run in runs]
+def _chosen(history: History, options: argparse.Namespace) -> list[Run]:
+    """Return the open runs that the options name, and those that these have asked for. Raises NotOpen."""
     for name in options.run:
-        if name not in names:
-            raise NotOpen(name, names)
-    return [
+        if name not in history.runs:
+            raise NotOpen(name, list(history.runs))
+    named = [
         run
-        for run in runs
+        for run in history.runs.values()
         if run.run_id in options.run
         or (options.schedule is not None and options.schedule in (run.schedule_id, run.request.get("for_schedule")))
         or (options.queued and run.status == "queued")
         or (options.backfill is not None and options.backfill == run.request.get("backfill"))
     ]
+    asked_for = (child for run in named for child in history.children.of(run.run_id))
+    return list({run.run_id: run for run in (*named, *asked_for)}.values())
 
 
 def _backfills(history: History, options: argparse.Namespace) -> list[str]:
@@ -180,7 +181,7 @@ def _show_cancelled(rows: list[dict[str, Any]]) -> None:
         say("Nothing to cancel")
     for row in rows:
         count = len(row["processes"])
-        what = "it waited" if row["was"] == "queued" else f"{count} process{'' if count == 1 else 'es'} ended"
+        what = "it waited" if row["was"] != "running" else f"{count} process{'' if count == 1 else 'es'} ended"
         if row["status"] != "cancelled":
             what = row["reason"] or "it ended before the cancel came to it"
         say(f"{row['status']:<9} {row['run_id']}  {what}")
