@@ -169,9 +169,10 @@ class RunQueue:
                 self.apply(event)
             return
         self.apply(event)
-        if name == "run_resumed" and run is not None and run.status == "queued":
-            self._make_ready(run.next_request())
-        if name == "run_finished" and run is not None and run.status == "queued":
+        if run is not None and run.status == "queued" and name == "run_resumed":
+            # It has waited for its turn once.
+            self._make_ready(run.next_request(), time_of(run.request.get("timestamp")))
+        elif run is not None and run.status == "queued" and name == "run_finished":
             self.put_later(run.next_request(), run.retry_at)
 
     def put_later(self, request: RunRequest, retry_at: str | None) -> None:
@@ -230,15 +231,16 @@ class RunQueue:
         waiting = self._ready.get(entry[-1])
         return waiting is not None and waiting.entry is entry
 
-    def _make_ready(self, request: RunRequest) -> None:
-        """Put a run in line, behind those of its priority; one that stands there keeps its place."""
+    def _make_ready(self, request: RunRequest, since_s: float | None = None) -> None:
+        """Put a run in line, as waiting since then or from now on; one that stands there keeps its place."""
         run_id = str(request["run_id"])
         self._activate(request)
         if run_id in self._ready:
             self._ready[run_id].request = request
             return
         self._number += 1
-        entry = (*rank_of(request, self._clock_s), self._number, run_id)
+        clock_s = self._clock_s if since_s is None else min(self._clock_s, int(since_s + self._skew_s))
+        entry = (*rank_of(request, clock_s), self._number, run_id)
         self._line_up(_Ready(request, *place_of(request), entry))
 
     def _line_up(self, waiting: _Ready) -> None:

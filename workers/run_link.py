@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -27,6 +28,8 @@ from .waiting import ANSWERS, Waiting
 __all__ = ["Before", "RunLink"]
 
 logger = logging.getLogger(__name__)
+# After a refusal of the log.
+_PARK_AGAIN_S = 30.0
 # What the run of a `dag` task has from the one that asks for it.
 _INHERITED = ("project", "minute", "tenant", "priority")
 # A moment of an event is cut to the millisecond; whoever is woken by it must not come too early.
@@ -70,6 +73,7 @@ class RunLink:
         self._request = request
         self._awaited: set[str] = set()
         self._news: list[Event] = []
+        self._park_after = 0.0
 
     @property
     def can_park(self) -> bool:
@@ -165,6 +169,8 @@ class RunLink:
 
     def park(self, waits: Sequence[Waiting], tasks: Mapping[str, int], worked_s: float) -> bool:
         """Record that the run waits and has left its process; False where that cannot be, or where there is news."""
+        if time.monotonic() < self._park_after:
+            return False
         until_s = min((at_s for each in waits if (at_s := each.next_s()) is not None), default=None)
         event = {
             "event": "run_parked",
@@ -186,6 +192,7 @@ class RunLink:
             return True
         except TickpoolError as error:
             logger.warning("run %s waits on its worker: %s", self._request["run_id"], error)
+            self._park_after = time.monotonic() + _PARK_AGAIN_S
             return False
 
     def _hear(self) -> None:

@@ -29,7 +29,7 @@ ANSWERS = ("task_approved", "task_rejected")
 _WAITS = ("time", "delay", "run")
 # An id of a run ends with its fire time, or has one and what tells it from others behind that.
 _NAMES_A_RUN = re.compile(r".*\.\d{8}T\d{4}(\d{2})?Z.*")
-_COMMENT_CHARS = 1000
+_TEXT_CHARS = 1000
 
 
 class CannotWait(TickpoolError):
@@ -85,7 +85,7 @@ def begin(task: Task, task_attempt: int, lookup: params.Lookup, run: RunInfo, no
     }
     if task.approval is not None:
         asked = Approval(task.approval) if isinstance(task.approval, str) else task.approval
-        message = params.resolve_text(asked.message, lookup)
+        message = params.resolve_text(asked.message, lookup)[:_TEXT_CHARS]
         return Waiting(**known, kind="approval", message=message, default=asked.default or "")
     if task.wait is None:
         return Waiting(**known, kind="dag", run=child, status=("success",))
@@ -135,7 +135,7 @@ def come(waiting: Waiting, now_s: float) -> Outcome | None:
 
 def answer(waiting: Waiting, event: Event, now_s: float) -> Outcome:
     """Return how an approval ends by a `task_approved` or `task_rejected`."""
-    said = {key: str(event[key])[:_COMMENT_CHARS] for key in ("by", "comment") if event.get(key)}
+    said = {key: str(event[key])[:_TEXT_CHARS] for key in ("by", "comment") if event.get(key)}
     return _answered(waiting, said, now_s, is_approved=event["event"] == "task_approved")
 
 

@@ -90,6 +90,8 @@ class WaitingTasks:
 
     def settle(self) -> Iterator[tuple[Task, int, Outcome]]:
         """Yield what has ended: (task, its attempt, how)."""
+        if not self:
+            return
         now_s = time.time()
         for event in self._link.news() if self._link is not None else ():
             for task, waiting in [*self._waits.values()]:
