@@ -45,10 +45,6 @@ def is_parked(service: Service, run_id: str) -> bool:
     return told[-1:] == ["run_parked"]
 
 
-def rotated(service: Service) -> list[str]:
-    return [path.name for path in service.log.parent.glob(f"{service.log.name}.0*")]
-
-
 def end_of(service: Service, run_id: str) -> dict[str, Any]:
     (end,) = service.events("run_finished", run_id)
     return end
@@ -168,10 +164,10 @@ def test_a_parked_run_outlives_a_stop_of_the_service_and_rotations_of_the_log(
     assert service.events("supervisor_stopped")
     for _ in range(2):
         process = started(service, wait_for, STATE_SEGMENT_SIZE="64KiB")
-        before = len(rotated(service))
+        before = len(service.events("segment_started"))
         for number in range(20):
             record_event({"event": "note", "number": number, "text": "x" * 4000}, service.log)
-        wait_for(lambda before=before: len(rotated(service)) > before, timeout=20, what="a rotation")
+        wait_for(lambda before=before: len(service.events("segment_started")) > before, timeout=20, what="a rotation")
         kill9(process)
     started(service, wait_for)
     assert json.loads(service.command("status", "--json").stdout)["approvals"][0]["run_id"] == run_id
