@@ -22,7 +22,7 @@ from workers.settings import Settings
 from .history import History, Run
 from .limits import AtWork, is_by_hand, place_of
 
-__all__ = ["EXIT_CODES", "gather", "is_final"]
+__all__ = ["EXIT_CODES", "gather", "is_final", "processes"]
 
 EXIT_CODES = {"well": 0, "degraded": 1, "down": 2}
 _SHOWN = 10
@@ -36,8 +36,7 @@ def gather(settings: Settings, now: datetime, *, limit: int = _SHOWN) -> dict[st
     reader = LogReader(path)
     history = History(reader.read())
     reader.close()
-    supervisor = _supervisor(history, now)
-    workers = _workers(history, supervisor["pid"], now)
+    supervisor, workers = processes(history, now)
     status: dict[str, Any] = {
         "health": "well",
         "problems": [],
@@ -61,6 +60,12 @@ def gather(settings: Settings, now: datetime, *, limit: int = _SHOWN) -> dict[st
     elif status["problems"]:
         status["health"] = "degraded"
     return status
+
+
+def processes(history: History, now: datetime) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return the service's process and its workers, as they are in the process table."""
+    supervisor = _supervisor(history, now)
+    return supervisor, _workers(history, supervisor["pid"], now)
 
 
 def is_final(event: Event | None) -> bool:

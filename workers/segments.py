@@ -19,6 +19,7 @@ from .events import Event, decode_line, decode_lines
 from .lines import LONGEST, first_seq, last_seq, line_start, lines_backward
 
 __all__ = [
+    "Chunk",
     "LogReader",
     "LogUnreadable",
     "Position",
@@ -172,6 +173,13 @@ def _leads_to(path: Path, inode: int) -> bool:
         return False
 
 
+class Chunk(NamedTuple):
+    """Whole lines of a segment, and where the first of them begins."""
+
+    at: Position
+    lines: bytes
+
+
 class LogReader:
     """Reads a log forward, a call at a time, following it through rotations.
 
@@ -205,6 +213,14 @@ class LogReader:
 
     def batches(self) -> Iterator[list[Event]]:
         """Yield the new events in batches of bounded size."""
+        for chunk in self.chunks():
+            events, corrupt = decode_lines(chunk.lines)
+            self.corrupt += corrupt
+            if events:
+                yield events
+
+    def chunks(self) -> Iterator[Chunk]:
+        """Yield the new lines, whole ones, in chunks of bounded size, undecoded and with their places."""
         try:
             while self._fd is not None or self._open_next():
                 if not self._is_in_place():
@@ -262,19 +278,17 @@ class LogReader:
             return True
         return False
 
-    def _read_segment(self) -> Iterator[list[Event]]:
+    def _read_segment(self) -> Iterator[Chunk]:
         assert self._fd is not None
         assert self._at is not None
         segment, offset = self._at
         while chunk := os.pread(self._fd, LONGEST, offset):
             end = chunk.rfind(b"\n") + 1
             if end:
-                events, corrupt = decode_lines(chunk[:end])
-                self.corrupt += corrupt
+                place = Position(segment, offset)
                 offset += end
                 self._at = Position(segment, offset)
-                if events:
-                    yield events
+                yield Chunk(place, chunk[:end])
             elif len(chunk) < LONGEST:
                 return
             else:

@@ -18,6 +18,7 @@ from . import (
     auditing,
     backfilling,
     controlling,
+    dashing,
     forecasting,
     holding,
     inspecting,
@@ -92,6 +93,7 @@ def _commands() -> dict[str, Command]:
         forecasting,
         auditing,
         proving,
+        dashing,
     )
     return {name: command for face in faces for name, command in face.COMMANDS.items()}
 

@@ -1,0 +1,78 @@
+"""The application: the routes, and what they share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Mount
+from starlette.staticfiles import StaticFiles
+
+from workers.settings import Settings
+
+from . import api, login, pages, stream
+from .desk import Desk
+from .feed import Feed
+from .gate import Gate
+from .problems import Problem, problem
+from .tokens import Tokens
+
+__all__ = ["build_app"]
+
+_STATIC = Path(__file__).parent / "static"
+
+
+def build_app(
+    settings: Settings, directory: Path, tokens: Tokens, hosts: Collection[str], *, is_secure: bool = False
+) -> Starlette:
+    """Return the dashboard of a log and a directory of schedules, as it is called by these hosts (`name:port`)."""
+    feed = Feed(settings)
+    gate_options = {"tokens": tokens, "hosts": hosts, "is_secure": is_secure}
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        following = asyncio.create_task(feed.run())
+        try:
+            yield
+        finally:
+            following.cancel()
+            with suppress(asyncio.CancelledError):
+                await following
+
+    app = Starlette(
+        routes=[
+            *login.ROUTES,
+            *pages.ROUTES,
+            *stream.ROUTES,
+            Mount("/api/v1", routes=api.ROUTES),
+            Mount("/static", StaticFiles(directory=_STATIC)),
+        ],
+        middleware=[
+            Middleware(Gate, **gate_options),
+            Middleware(GZipMiddleware, minimum_size=1000),
+        ],
+        exception_handlers={Problem: _problem, HTTPException: _http_error},
+        lifespan=lifespan,
+    )
+    app.state.desk = Desk(feed, directory, tokens)
+    return app
+
+
+async def _problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Problem)
+    if pages.wants_html(request):
+        return pages.error_page(request, error.status, error.title, error.detail)
+    return problem(error.status, error.title, error.detail)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return await _problem(request, Problem(error.status_code, error.detail))

@@ -1,0 +1,40 @@
+"""What the handlers share: the feed, the processes, the directory of schedules."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from starlette.requests import Request
+
+from .feed import Feed
+from .tokens import Tokens, User
+from .views.now import Processes
+
+__all__ = ["Desk", "desk_of", "user_of"]
+
+
+class Desk:
+    """One for the whole application."""
+
+    def __init__(self, feed: Feed, directory: Path, tokens: Tokens) -> None:
+        self.feed = feed
+        self.directory = directory
+        self.tokens = tokens
+        self.processes = Processes()
+
+    def now(self) -> datetime:
+        """Return the present moment: where time enters."""
+        return datetime.now(UTC)
+
+
+def desk_of(request: Request) -> Desk:
+    """Return what a request's handler works with."""
+    desk: Desk = request.app.state.desk
+    return desk
+
+
+def user_of(request: Request) -> User:
+    """Return who asks; the gate has let nobody else through."""
+    user: User = request.scope["user"]
+    return user

@@ -1,0 +1,165 @@
+"""The feed: follows both logs, keeps their folds in step, and tells whoever listens what has changed.
+
+It is a task of the server's own loop, so that no page sees a fold that is half done, and reads in slices, so that no
+page waits for it. What went before is read first, while pages are served already.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from scheduler.history import History
+from workers.errors import TickpoolError
+from workers.events import Event, decode_lines
+from workers.segments import Chunk, LogReader
+from workers.settings import Settings
+
+from .fire_times import FireTimes
+from .run_index import RunIndex
+
+__all__ = ["Change", "Feed"]
+
+_LOOK_S = 0.04
+_RING = 5000
+# Longer than this in one go would hold up a page.
+_SLICE_S = 0.008
+
+
+class Change(NamedTuple):
+    """What has changed up to the line `seq`: the runs and schedules concerned."""
+
+    seq: int
+    runs: frozenset[str]
+    schedules: frozenset[str]
+
+
+class Feed:
+    """The folds of the logs as they are now, and the changes as they come."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.history = History()
+        self.index = RunIndex()
+        self.fire_times = FireTimes()
+        self.recent: deque[Event] = deque(maxlen=_RING)
+        self.seq = 0
+        self.corrupt = 0
+        self.is_caught_up = False
+        self.read_bytes = 0
+        self.all_bytes = 0
+        self.problem = ""
+        self._present = LogReader(settings.state_path)
+        self._past = LogReader(settings.state_path, from_start=True)
+        self._tasks = LogReader(settings.events_path, from_start=True)
+        self._listeners: set[asyncio.Queue[Change]] = set()
+
+    async def run(self) -> None:
+        """Follow the logs until it is cancelled."""
+        self._look_at_present()
+        self.all_bytes = sum(_size_of(path) for path in (self.settings.state_path, self.settings.events_path))
+        while True:
+            changed = self._guarded(self._look_at_present) or Change(self.seq, frozenset(), frozenset())
+            runs = set(changed.runs)
+            await self._in_slices(self._past, lambda chunk: runs.update(row.run_id for row in self.index.take(chunk)))
+            await self._in_slices(self._tasks, lambda chunk: runs.update(self.index.take_tasks(chunk)))
+            if not self.is_caught_up:
+                self.is_caught_up, runs = True, set()
+                self._tell(Change(self.seq, frozenset(), frozenset()))
+            elif runs or changed.schedules:
+                self._tell(Change(self.seq, frozenset(runs), changed.schedules))
+            self.fire_times.refresh(self.history, datetime.now(UTC), _SLICE_S)
+            await asyncio.sleep(_LOOK_S)
+
+    async def changes(self) -> AsyncIterator[Change]:
+        """Yield what changes from now on; of a listener that is slow, several changes become one."""
+        queue: asyncio.Queue[Change] = asyncio.Queue(maxsize=100)
+        self._listeners.add(queue)
+        try:
+            while True:
+                yield _merged(await queue.get(), queue)
+        finally:
+            self._listeners.discard(queue)
+
+    def listeners(self) -> int:
+        """Return how many listen."""
+        return len(self._listeners)
+
+    def _tell(self, change: Change) -> None:
+        for queue in self._listeners:
+            if queue.full():
+                queue.get_nowait()
+            queue.put_nowait(change)
+
+    def _look_at_present(self) -> Change | None:
+        """Fold in what was appended; return what that changed."""
+        runs: set[str] = set()
+        schedules: set[str] = set()
+        came = False
+        for chunk in self._present.chunks():
+            events, corrupt = decode_lines(chunk.lines)
+            self.corrupt += corrupt
+            for event in events:
+                came = True
+                self.history.apply(event)
+                self._note(event, runs, schedules)
+        return Change(self.seq, frozenset(runs), frozenset(schedules)) if came else None
+
+    def _note(self, event: Event, runs: set[str], schedules: set[str]) -> None:
+        name = event.get("event")
+        if type(event.get("seq")) is int:
+            self.seq = event["seq"]
+        if name in ("checkpoint", "segment_started"):
+            return
+        self.recent.append(event)
+        for key, found in (("run_id", runs), ("schedule_id", schedules), ("for_schedule", schedules)):
+            if isinstance(event.get(key), str):
+                found.add(event[key])
+        if isinstance(event.get("specs"), dict):
+            schedules.update(event["specs"])
+
+    async def _in_slices(self, reader: LogReader, take: Callable[[Chunk], Any]) -> None:
+        began = time.monotonic()
+        try:
+            for chunk in reader.chunks():
+                take(chunk)
+                if not self.is_caught_up:
+                    self.read_bytes += len(chunk.lines)
+                if time.monotonic() - began > _SLICE_S:
+                    await asyncio.sleep(0)
+                    began = time.monotonic()
+        except TickpoolError as error:
+            self.problem = str(error)
+
+    def _guarded(self, look: Callable[[], Change | None]) -> Change | None:
+        try:
+            found = look()
+        except TickpoolError as error:
+            self.problem = str(error)
+            return None
+        self.problem = ""
+        return found
+
+
+def _merged(change: Change, queue: asyncio.Queue[Change]) -> Change:
+    while not queue.empty():
+        more = queue.get_nowait()
+        change = Change(more.seq, change.runs | more.runs, change.schedules | more.schedules)
+    return change
+
+
+def _size_of(path: str) -> int:
+    at = Path(path)
+    try:
+        return sum(each.stat().st_size for each in at.parent.glob(f"{at.name}*") if _is_segment(each, at))
+    except OSError:
+        return 0
+
+
+def _is_segment(path: Path, log: Path) -> bool:
+    return path == log or path.name.removeprefix(f"{log.name}.").isdecimal()

@@ -1,0 +1,137 @@
+// Everything here makes a page that is complete already more convenient: it keeps it up to date, counts time, listens to
+// keys, and sends what is to be changed. Without it a page is read by loading it again.
+"use strict";
+
+const LEAST_MS = 150;
+
+// -- time -------------------------------------------------------------------------------------------------------------
+
+function span(seconds) {
+  const s = Math.abs(seconds);
+  if (s < 60) return `${Math.floor(s)}s`;
+  const m = Math.floor(s / 60), h = Math.floor(m / 60), d = Math.floor(h / 24);
+  if (d) return `${d}d ${h % 24}h`;
+  return h ? `${h}h ${m % 60}m` : `${m}m ${Math.floor(s % 60)}s`;
+}
+
+function tellTime() {
+  const now = Date.now() / 1000;
+  for (const each of document.querySelectorAll("[data-ago]")) each.textContent = `${span(now - each.dataset.ago)} ago`;
+  for (const each of document.querySelectorAll("[data-since]")) each.textContent = span(now - each.dataset.since);
+  for (const each of document.querySelectorAll("[data-until]")) {
+    const left = each.dataset.until - now;
+    each.textContent = left > 0 ? `in ${span(left)}` : "now";
+  }
+}
+
+// -- live -------------------------------------------------------------------------------------------------------------
+
+let refreshing = false, again = false, refreshedAt = 0;
+
+async function refresh() {
+  if (refreshing) { again = true; return; }
+  refreshing = true;
+  const wait = refreshedAt + LEAST_MS - performance.now();
+  if (wait > 0) await new Promise((done) => setTimeout(done, wait));
+  again = false;
+  try {
+    const answer = await fetch(location.href, {headers: {Accept: "text/html"}, credentials: "same-origin"});
+    if (answer.redirected && new URL(answer.url).pathname === "/login") location.reload();
+    else if (answer.ok) replaceLive(new DOMParser().parseFromString(await answer.text(), "text/html"));
+  } catch { /* the stream tells when the server is back */ }
+  refreshedAt = performance.now();
+  refreshing = false;
+  if (again) refresh();
+}
+
+function replaceLive(page) {
+  for (const fresh of page.querySelectorAll("[data-live]")) {
+    const old = document.getElementById(fresh.id);
+    if (!old || old.contains(document.activeElement) && document.activeElement.matches("input, select, textarea")) continue;
+    const before = old.dataset.shown ?? "";
+    const after = fresh.innerHTML;
+    if (before === after) continue;
+    old.innerHTML = after;
+    old.dataset.shown = after;
+    if (before) old.classList.remove("changed"), void old.offsetWidth, old.classList.add("changed");
+  }
+  tellTime();
+  selectRow(rowNumber, false);
+  document.dispatchEvent(new CustomEvent("tickpool:fresh"));
+}
+
+function follow() {
+  const light = document.getElementById("live");
+  if (!light || !document.querySelector("[data-live]")) return;
+  const stream = new EventSource("/stream");
+  light.hidden = false;
+  stream.addEventListener("change", refresh);
+  stream.onopen = () => { light.className = "live"; light.textContent = "live"; };
+  stream.onerror = () => { light.className = "live lost"; light.textContent = "lost"; };
+  addEventListener("pagehide", () => stream.close());
+}
+
+// -- keys -------------------------------------------------------------------------------------------------------------
+
+let rowNumber = -1, wentAt = 0;
+
+function selectRow(number, scrolls = true) {
+  const rows = [...document.querySelectorAll("[data-row]")];
+  rows.forEach((row) => row.classList.remove("at"));
+  if (number < 0 || !rows.length) return;
+  rowNumber = Math.min(number, rows.length - 1);
+  rows[rowNumber].classList.add("at");
+  if (scrolls) rows[rowNumber].scrollIntoView({block: "nearest"});
+}
+
+addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input, select, textarea, dialog *")) return;
+  const key = event.key;
+  if (performance.now() - wentAt < 1000) {
+    wentAt = 0;
+    const link = document.querySelector(`[data-go="${CSS.escape(key)}"]`);
+    if (link) { link.click(); return; }
+  }
+  if (key === "/") { event.preventDefault(); document.getElementById("search")?.focus(); }
+  else if (key === "g") wentAt = performance.now();
+  else if (key === "j") selectRow(rowNumber + 1);
+  else if (key === "k") selectRow(Math.max(0, rowNumber - 1));
+  else if (key === "Enter" && event.target === document.body) document.querySelectorAll("[data-row]")[rowNumber]?.querySelector("a")?.click();
+  else if (key === "?") document.getElementById("keys")?.showModal();
+});
+
+// -- what is to be changed --------------------------------------------------------------------------------------------
+
+function toast(text, isBad) {
+  const line = document.createElement("p");
+  line.textContent = text;
+  if (isBad) line.className = "bad";
+  document.getElementById("toasts").append(line);
+  setTimeout(() => line.remove(), isBad ? 12000 : 5000);
+}
+
+addEventListener("submit", async (event) => {
+  const form = event.target;
+  if (!form.dataset?.action) return;
+  event.preventDefault();
+  const question = event.submitter?.dataset.confirm ?? form.dataset.confirm;
+  if (question && !confirm(question)) return;
+  const values = Object.fromEntries(new FormData(form, event.submitter));
+  const buttons = form.querySelectorAll("button");
+  buttons.forEach((button) => button.disabled = true);
+  try {
+    const answer = await fetch(form.dataset.action, {
+      method: "POST", credentials: "same-origin",
+      headers: {"Content-Type": "application/json", "X-Tickpool": "1"}, body: JSON.stringify(values),
+    });
+    const told = await answer.json();
+    toast(answer.ok ? told.message ?? "Done" : `${told.title}: ${told.detail}`, !answer.ok);
+    if (answer.ok && told.location) location.href = told.location;
+    else refresh();
+  } catch (error) { toast(`Nothing was changed: ${error.message}`, true); }
+  buttons.forEach((button) => button.disabled = false);
+});
+
+tellTime();
+setInterval(tellTime, 1000);
+follow();

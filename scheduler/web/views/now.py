@@ -1,0 +1,215 @@
+"""The page Now: what runs, what waits and why, what failed, what comes."""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from scheduler.history import History, Run
+from scheduler.run_queue import RunQueue
+from scheduler.run_timers import time_of
+from scheduler.status import processes
+from scheduler.web.feed import Feed
+from scheduler.web.fire_times import Fire
+from scheduler.web.run_index import RunIndex, RunRow
+from .figures import Figures, figures_of, quantile, recent_rows
+
+__all__ = ["Now", "Processes", "Question", "WaitingRun", "Worker", "now_view"]
+
+_SHOWN = 50
+_FAILURES_S = 86_400.0
+_LENGTHS = 50
+_PROCESSES_S = 1.0
+
+
+class Worker(msgspec.Struct):
+    """A worker process and what it does. `p50_s` and `p95_s` are those of the last good runs of the schedule."""
+
+    pid: int
+    state: str
+    run_id: str | None
+    schedule_id: str | None
+    tasks: list[str]
+    elapsed_s: float | None
+    p50_s: float | None
+    p95_s: float | None
+    cpu_s: float | None
+    rss_bytes: int | None
+
+
+class WaitingRun(msgspec.Struct):
+    """A run that waits: for how long, and for what."""
+
+    run_id: str
+    schedule_id: str
+    attempt: int
+    waits_s: float | None
+    why: str
+    is_parked: bool
+
+
+class Question(msgspec.Struct):
+    """An approval that a run asks for."""
+
+    run_id: str
+    task_id: str
+    message: str
+    asked_s: float | None
+    until_s: float | None
+
+
+class Now(msgspec.Struct):
+    """The state of the service at a glance."""
+
+    at_s: float
+    health: str
+    problems: list[str]
+    is_caught_up: bool
+    supervisor_pid: int | None
+    max_parallel: int
+    uptime_s: float | None
+    drained_by: str | None
+    workers: list[Worker]
+    waiting: list[WaitingRun]
+    waiting_count: int
+    questions: list[Question]
+    failures: list[RunRow]
+    fires: list[Fire]
+    figures: Figures
+
+
+class Processes:
+    """The processes of the service, looked up at most once a second: a look at all of them takes milliseconds."""
+
+    def __init__(self) -> None:
+        self._at = float("-inf")
+        self._found: tuple[dict[str, Any], list[dict[str, Any]]] = ({}, [])
+
+    def look(self, history: History, now: datetime) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """Return the supervisor and the workers."""
+        if time.monotonic() - self._at > _PROCESSES_S:
+            self._found, self._at = processes(history, now), time.monotonic()
+        return self._found
+
+
+def now_view(feed: Feed, found: Processes, now: datetime, window: str = "24h") -> Now:
+    """Return what there is to see now."""
+    history, index, now_s = feed.history, feed.index, now.timestamp()
+    supervisor, workers = found.look(history, now)
+    waiting = list(_waiting(history, now_s))
+    problems = list(_problems(feed, supervisor, workers))
+    drain = history.drain
+    return Now(
+        at_s=now_s,
+        health="down" if supervisor.get("pid") is None else "degraded" if problems else "well",
+        problems=problems,
+        is_caught_up=feed.is_caught_up,
+        supervisor_pid=supervisor.get("pid"),
+        max_parallel=int(supervisor.get("max_parallel") or 0),
+        uptime_s=supervisor.get("uptime_s"),
+        drained_by=str(drain.get("by")) if drain is not None else None,
+        workers=[_worker(each, index) for each in workers],
+        waiting=heapq.nlargest(_SHOWN, waiting, key=lambda each: each.waits_s or 0.0),
+        waiting_count=len(waiting),
+        questions=list(_questions(history)),
+        failures=list(_failures(index, now_s)),
+        fires=feed.fire_times.soonest(history, now, 12),
+        figures=figures_of(index, window, now_s),
+    )
+
+
+def _worker(facts: dict[str, Any], index: RunIndex) -> Worker:
+    row = index.by_id.get(str(facts["run_id"]))
+    lengths = sorted(_lengths(index, row.schedule_id)) if row is not None and row.schedule_id else []
+    return Worker(
+        pid=facts["pid"],
+        state=facts["state"],
+        run_id=facts["run_id"],
+        schedule_id=row.schedule_id if row is not None else None,
+        tasks=sorted(index.at_work.get(str(facts["run_id"]), ())),
+        elapsed_s=facts["elapsed_s"],
+        p50_s=quantile(lengths, 50),
+        p95_s=quantile(lengths, 95),
+        cpu_s=facts["cpu_s"],
+        rss_bytes=facts["rss_bytes"],
+    )
+
+
+def _lengths(index: RunIndex, schedule_id: str) -> Iterator[float]:
+    found = 0
+    for row in index.newest(schedule_id):
+        if row.status == "success" and row.duration_s is not None:
+            yield row.duration_s
+            found += 1
+            if found == _LENGTHS:
+                return
+
+
+def _waiting(history: History, now_s: float) -> Iterator[WaitingRun]:
+    queue = RunQueue(history.limits)
+    queue.load(history.runs.values())
+    for run in history.runs.values():
+        if run.status != "running":
+            asked_s = time_of(run.request.get("timestamp"))
+            why = _parked_text(run) if run.status == "parked" else queue.why_waiting(run.run_id)
+            if history.drain is not None and run.status == "queued":
+                why = f"nothing starts: {history.drain.get('by')} has drained it"
+            yield WaitingRun(
+                run_id=run.run_id,
+                schedule_id=run.schedule_id or str(run.request.get("for_schedule") or ""),
+                attempt=run.attempt,
+                waits_s=None if asked_s is None else round(now_s - asked_s, 3),
+                why=why or "it is on its way to a worker",
+                is_parked=run.status == "parked",
+            )
+
+
+def _parked_text(run: Run) -> str:
+    waits = (run.parked or {}).get("waits") or []
+    texts = [_wait_text(each) for each in waits[:3] if isinstance(each, dict)]
+    return "; ".join(texts) + (f" and {len(waits) - 3} more" if len(waits) > 3 else "")
+
+
+def _wait_text(row: dict[str, Any]) -> str:
+    task = row.get("task_id")
+    if row.get("kind") == "approval":
+        return f"task `{task}` waits for an approval"
+    if row.get("run"):
+        return f"task `{task}` waits for run {row['run']}"
+    due_s = row.get("due_s")
+    at = datetime.fromtimestamp(due_s, UTC) if isinstance(due_s, int | float) else None
+    return f"task `{task}` waits until {at:%Y-%m-%d %H:%M:%S} UTC" if at else f"task `{task}` waits"
+
+
+def _questions(history: History) -> Iterator[Question]:
+    for run in history.runs.values():
+        for task_id, asked in run.questions.items():
+            message, until_s = str(asked.get("message") or ""), time_of(asked.get("until"))
+            yield Question(run.run_id, task_id, message, time_of(asked.get("timestamp")), until_s)
+
+
+def _failures(index: RunIndex, now_s: float) -> Iterable[RunRow]:
+    bad = ("failed", "timeout", "crashed")
+    rows = [row for row in recent_rows(index, now_s - _FAILURES_S) if row.ended_s and row.status in bad]
+    return heapq.nlargest(12, rows, key=lambda row: row.ended_s or 0.0)
+
+
+def _problems(feed: Feed, supervisor: dict[str, Any], workers: list[dict[str, Any]]) -> Iterator[str]:
+    if supervisor.get("pid") is None:
+        yield f"the service is down: {supervisor.get('reason')}"
+    if feed.history.drain is not None:
+        yield f"nothing starts: {feed.history.drain.get('by')} has drained it"
+    for fault in feed.history.faults[:10]:
+        yield f"configuration fault at {fault.get('file')}:{fault.get('line')}:{fault.get('col')}: {fault.get('reason')}"
+    for worker in workers:
+        if worker["state"] == "gone":
+            yield f"run {worker['run_id']} is open but its process {worker['pid']} is gone"
+    if feed.corrupt:
+        yield f"{feed.corrupt} corrupt line(s) in the log"
+    if feed.problem:
+        yield feed.problem
