@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import suppress
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from workers.events import Event, iso
+from workers.events import Event, iso, time_of
 from workers.run_request import run_fields
 
 from .history import History
@@ -78,15 +77,6 @@ class RunTimers:
             if at_s is not None and (run_id, kind) not in self._set:
                 self._set[run_id, kind] = at_s
                 heapq.heappush(self._heap, Timer(at_s, run_id, kind))
-
-
-def time_of(moment: object) -> float | None:
-    """Read a moment of a request as seconds since the epoch; None where there is none that can be read."""
-    if isinstance(moment, str):
-        with suppress(ValueError, OverflowError):
-            time = datetime.fromisoformat(moment)
-            return time.timestamp() if time.tzinfo is not None else None
-    return None
 
 
 def timer_events(history: History, timers: Iterable[Timer], now: datetime) -> Iterator[Event]:

@@ -39,7 +39,7 @@ EXAMPLES: dict[str, tuple[object, ...]] = {
     "NaiveDatetime": (datetime(2026, 11, 23, 9),),  # noqa: DTZ001
     "NetworkFilesystem": ("logs/state.jsonl", "nfs4"),
     "InvalidCalendar": ("`country` 'FX' is not known; did you mean `FR`?",),
-    "NoOutput": ("run `d.1` has no attempt 2", "it has 1"),
+    "NotThere": ("run `d.1` has no attempt 2", "it has 1"),
     "NotOpen": ("d.1", ["d.2"]),
     "NothingNamed": ("pause", "name schedules"),
     "StillOpen": ("nightly.20261123T0900Z",),
@@ -56,7 +56,6 @@ EXAMPLES: dict[str, tuple[object, ...]] = {
     "UnknownRun": ("d.1", ["d.2"]),
     "NoSchedules": ("schedules", "no such directory"),
     "UnknownReference": ("params.regoin", ("params.region",)),
-    "UnknownSchedule": ("dayly_report", ("daily_report",)),
     "UnusableSecret": ("DB_PASSWORD", "is not there"),
     "UnusableValue": ("params.blob", "it has a NUL byte"),
 }

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from workers.errors import TickpoolError, did_you_mean
 
-from .holding import NothingNamed, UnknownName
+from .holding import NothingNamed
+from .names import UnknownName, known_schedules
 from .operator import NotOpen, follow_run, opened, operator, wait
 from .output import complain, print_json, say
 from .parser import Command, add_dir, read_moment
@@ -97,12 +98,13 @@ def _cancel(options: argparse.Namespace) -> int:
             if is_final(event):
                 ends[event["run_id"]] = event
 
-        def decide(history: Any) -> list[Event]:
+        def decide(history: History) -> list[Event]:
             runs.extend(_chosen(list(history.runs.values()), options))
             backfills = [cancel_backfill(name, by) for name in _backfills(history, options)]
             return [*backfills, *(event for run in runs for event in cancel(run, by))]
 
         store.refresh()
+        _demand_schedule(store.history, options)
         # What each of them has started is looked up before anything is ended.
         for run in _chosen(list(store.history.runs.values()), options):
             trees[run.run_id] = list(_processes(run))
@@ -139,6 +141,13 @@ def _chosen(runs: list[Run], options: argparse.Namespace) -> list[Run]:
         or (options.queued and run.status == "queued")
         or (options.backfill is not None and options.backfill == run.request.get("backfill"))
     ]
+
+
+def _demand_schedule(history: History, options: argparse.Namespace) -> None:
+    """Raise UnknownName for a schedule of which nobody has heard."""
+    names = {*known_schedules(history), *(run.request.get("for_schedule") for run in history.runs.values())}
+    if options.schedule and options.schedule not in names:
+        raise UnknownName("schedule", options.schedule, sorted(name for name in names if isinstance(name, str)))
 
 
 def _backfills(history: History, options: argparse.Namespace) -> list[str]:

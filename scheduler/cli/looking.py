@@ -8,8 +8,11 @@ import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from .output import fault_row, print_json, say, show
-from .parser import Command, add_dir, number, whole_number
+from workers.run_request import STATUSES
+
+from .names import UnknownName, known_schedules, known_tenants, read_history
+from .output import fault_row, print_json, say, show, width
+from .parser import Command, add_dir, number, read_since, whole_number
 
 if TYPE_CHECKING:
     from workers.events import Event
@@ -23,7 +26,8 @@ def _status(options: argparse.Namespace) -> int:
 
     settings = read_settings(os.environ)
     while True:
-        status = gather(settings, datetime.now(UTC))
+        now = datetime.now(UTC)
+        status = gather(settings, now)
         if options.json:
             print_json(status)
         else:
@@ -31,7 +35,7 @@ def _status(options: argparse.Namespace) -> int:
 
             clear = "\033[H\033[2J" if options.watch and sys.stdout.isatty() else ""
             print(clear, end="")
-            show(render(status))
+            show(render(status, now, width()))
         if not options.watch:
             return EXIT_CODES[status["health"]]
         import time
@@ -45,25 +49,43 @@ def _runs(options: argparse.Namespace) -> int:
     from scheduler.state_store import last_events
     from scheduler.status import is_final
     from scheduler.status_text import render_runs
+    from workers.run_events import newer_than
+
+    now = datetime.now(UTC)
+    since = read_since("--since", options.since, now) if options.since else None
 
     def is_wanted(event: Event) -> bool:
         return (
             is_final(event)
-            and (options.schedule is None or _is_of(event, options.schedule))
+            and options.schedule in (None, event.get("schedule_id") or event.get("for_schedule"))
             and options.status in (None, event.get("status"))
+            and options.tenant in (None, event.get("tenant") or "default")
         )
 
-    found = list(islice(filter(is_wanted, last_events()), options.limit))
+    events = last_events() if since is None else newer_than(since, last_events())
+    found = list(islice(filter(is_wanted, events), options.limit))
+    if not found:
+        _demand_names(options)
     if options.json:
         print_json(found)
     else:
-        show(render_runs(found))
+        show(render_runs(found, now, width()))
     return 0
 
 
-def _is_of(event: Event, schedule_id: str) -> bool:
-    """Say whether the run is one of the schedule, asked for by the time or by hand."""
-    return event.get("schedule_id") == schedule_id or str(event.get("run_id")).startswith(f"{schedule_id}.manual.")
+def _demand_names(options: argparse.Namespace) -> None:
+    """Raise UnknownName for a schedule or a tenant of which nobody has heard."""
+    from workers.settings import read_settings
+
+    if not (options.schedule or options.tenant):
+        return
+    history = read_history(read_settings(os.environ))
+    for kind, name, names in (
+        ("schedule", options.schedule, known_schedules(history)),
+        ("tenant", options.tenant, known_tenants(history)),
+    ):
+        if name and name not in names:
+            raise UnknownName(kind, name, names)
 
 
 def _validate(options: argparse.Namespace) -> int:
@@ -86,8 +108,10 @@ def _add_status(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_runs(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--schedule", metavar="ID", help="of one schedule")
-    parser.add_argument("--status", metavar="STATUS", help="with one outcome, such as failed")
+    parser.add_argument("--schedule", metavar="ID", help="of one schedule, those that somebody asked for too")
+    parser.add_argument("--tenant", metavar="TENANT", help="of one tenant")
+    parser.add_argument("--status", choices=STATUSES, metavar="STATUS", help="with one outcome, such as failed")
+    parser.add_argument("--since", metavar="T", help="ended since this ISO time, or in the last while, such as 2h")
     parser.add_argument(
         "--limit", type=whole_number(1, 1_000_000), default=20, metavar="N", help="how many (default: 20)"
     )
