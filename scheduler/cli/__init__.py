@@ -17,6 +17,7 @@ from workers.terminal import make_safe
 from . import (
     auditing,
     backfilling,
+    completing,
     controlling,
     forecasting,
     holding,
@@ -99,6 +100,7 @@ def commands() -> dict[str, Command]:
         forecasting,
         auditing,
         proving,
+        completing,
     )
     return {name: command for face in faces for name, command in face.COMMANDS.items()}
 

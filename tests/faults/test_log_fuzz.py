@@ -162,6 +162,9 @@ def _commands(first: str, last: str) -> Iterator[list[str]]:
     for line in [*looking, *inspecting, f"diff {first} {last}", f"logs {first}"]:
         yield line.split()
         yield [*line.split(), "--json"]
+    for command in ("show", "cancel", "retry"):
+        yield ["completion", "--words", "2", "tickpool", command, ""]
+    yield ["completion", "--words", "3", "tickpool", "logs", first, ""]
 
 
 @pytest.mark.slow
