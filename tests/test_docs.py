@@ -113,8 +113,8 @@ def test_the_table_for_3_am_has_every_command() -> None:
     rows = section(page("docs/operations.md"), "It is 3 a.m. and")
     subcommands = build_parser()._subparsers._group_actions[0].choices  # type: ignore[union-attr]
     named = set(re.findall(r"`tickpool ([a-z]+)", rows)) | set(re.findall(r"`scripts/([a-z]+)`", rows))
-    # What nobody does at 3 a.m.: start what systemd starts.
-    assert set(subcommands or ()) - named == {"serve"}
+    # What nobody does at 3 a.m.: begin a project, start what systemd starts.
+    assert set(subcommands or ()) - named == {"init", "serve"}
 
 
 def table_options(text: str) -> set[str]:

@@ -14,6 +14,7 @@ import workers
 from workers.errors import Fault, InvalidFile, TickpoolError, did_you_mean
 
 EXAMPLES: dict[str, tuple[object, ...]] = {
+    "AlreadyThere": ("dags/hello.yaml",),
     "NoShell": (),
     "BadOutputs": ("33000 bytes of JSON; at most 32768",),
     "CannotImport": ("jobs.clean:main", "no module named `jobs`"),

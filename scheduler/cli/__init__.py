@@ -17,6 +17,7 @@ from workers.terminal import make_safe
 from . import (
     auditing,
     backfilling,
+    beginning,
     completing,
     controlling,
     forecasting,
@@ -100,6 +101,7 @@ def commands() -> dict[str, Command]:
         forecasting,
         auditing,
         proving,
+        beginning,
         completing,
     )
     return {name: command for face in faces for name, command in face.COMMANDS.items()}

@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from workers.run_request import STATUSES
@@ -91,6 +92,8 @@ def _demand_names(options: argparse.Namespace) -> None:
 def _validate(options: argparse.Namespace) -> int:
     from scheduler.schedules import validate
 
+    if options.schema is not None:
+        return _write_schemas(options)
     checked, faults = validate(options.dir)
     if options.json:
         print_json({"files": checked, "faults": [fault_row(fault) for fault in faults]})
@@ -99,6 +102,30 @@ def _validate(options: argparse.Namespace) -> int:
             say(fault)
         say(f"{len(checked)} file(s) checked, {len(faults)} fault(s)")
     return 1 if faults else 0
+
+
+def _write_schemas(options: argparse.Namespace) -> int:
+    from scheduler.json_schemas import write_schemas
+
+    written = [str(path) for path in write_schemas(options.schema)]
+    if options.json:
+        print_json({"files": written})
+    else:
+        for path in written:
+            say(f"Wrote {path}")
+    return 0
+
+
+def _add_validate(parser: argparse.ArgumentParser) -> None:
+    add_dir(parser)
+    parser.add_argument(
+        "--schema",
+        nargs="?",
+        type=Path,
+        const=Path(".tickpool"),
+        metavar="DIR",
+        help="write JSON Schemas of all files for editors instead (default: .tickpool)",
+    )
 
 
 def _add_status(parser: argparse.ArgumentParser) -> None:
@@ -120,5 +147,5 @@ def _add_runs(parser: argparse.ArgumentParser) -> None:
 COMMANDS = {
     "status": Command("what the service is doing; exit 0 well, 1 degraded, 2 down", _status, _add_status),
     "runs": Command("the last runs", _runs, _add_runs),
-    "validate": Command("check every schedule and DAG file; exit 1 on any fault", _validate, add_dir),
+    "validate": Command("check every schedule and DAG file; exit 1 on any fault", _validate, _add_validate),
 }
