@@ -1,4 +1,4 @@
-"""The JSON of the commands that look at runs: the reference names each key, and real output has no other."""
+"""The JSON of the commands: the reference names each key, and real output has no other."""
 
 from __future__ import annotations
 
@@ -88,3 +88,47 @@ def test_quantiles_and_counts_are_numbers_by_name(outputs: dict[str, Any]) -> No
     assert (row["runs"], row["by_operator"], row["ended"]) == (1, 1, {"failed": 1})
     for key in ("duration_s", "lateness_s"):
         assert all(isinstance(row[key][name], float) for name in ("p50", "p95", "p99"))
+
+
+# -- the other commands -----------------------------------------------------------------------------------------------
+
+# Mappings whose keys are names of others, and events, which have a section of their own.
+BY_NAME = {"by_schedule", "specs", "counts", "skipped", "missed", "cancelled", "outputs", "params", "tasks", "write"}
+COMMANDS = [
+    "tick --now 2026-11-23T15:05:00Z", "trigger s", "bump", "cancel --queued", "pause s", "resume s", "drain",
+    "drain --off", "backfill s --from 2024-01-01T00:00:00Z --dry-run",
+    "backfill s --from 2024-01-01T00:00:00Z --detach", "next", "lint", "validate", "validate --schema", "init new",
+    "forecast --days 1", "audit", "run dags/d.yaml", "status",
+]  # fmt: skip
+
+
+def keys_in(value: Any) -> set[str]:
+    """Return the keys of an object and of what it holds; events are told as such."""
+    if isinstance(value, list):
+        return set().union(*map(keys_in, value))
+    if not isinstance(value, dict) or "event" in value:
+        return set()
+    return set(value).union(*(keys_in(each) for key, each in value.items() if key not in BY_NAME))
+
+
+def row_of(command: str) -> str:
+    """Return what the reference says of a command's JSON."""
+    if command in ("forecast", "status"):
+        found = re.search(rf"^##+ `{command} --json`\n(.*?)(?=^##)", REFERENCE, re.MULTILINE | re.DOTALL)
+    elif command == "run":
+        found = re.search(r"(mapping:\n\n.*)", REFERENCE, re.DOTALL)
+    else:
+        found = re.search(rf"^\| [^|]*`tickpool {command} --json`[^|]*\|(.*)$", REFERENCE, re.MULTILINE)
+    assert found, command
+    return found[1]
+
+
+def test_every_key_of_the_other_commands_is_in_the_reference(service: Service) -> None:
+    service.schedule("s", "0 0 1 1 *", service.dag("d", "true"))
+    for command in COMMANDS:
+        line = f"bump {service.events('run_requested')[-1]['run_id']}" if command == "bump" else command
+        done = service.command(*line.split(), "--json")
+        assert done.stdout, (line, done.stderr)
+        keys = keys_in(json.loads(done.stdout))
+        words = set(re.findall(r"`([a-z0-9_]+)`", row_of(command.split()[0])))
+        assert keys <= words | {"params"}, (line, keys - words)

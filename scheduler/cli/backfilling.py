@@ -154,16 +154,9 @@ def _succeeded(settings: Settings, schedule_id: str, slots: Sequence[int]) -> se
             continue
         if str(event.get("timestamp")) < since:
             break
-        is_its = event.get("schedule_id") == schedule_id or _is_by_operator(event, schedule_id)
-        if is_its:
+        if schedule_id in (event.get("schedule_id"), event.get("for_schedule")):
             found.add(epoch(event["minute"]))
     return found.intersection(slots)
-
-
-def _is_by_operator(event: Event, schedule_id: str) -> bool:
-    return not event.get("schedule_id") and str(event["run_id"]).startswith(
-        (f"{schedule_id}.backfill.", f"{schedule_id}.manual.")
-    )
 
 
 # -- what is shown ----------------------------------------------------------------------------------------------------
