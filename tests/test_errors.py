@@ -118,3 +118,10 @@ def test_a_file_with_many_faults_tells_each_in_its_own_line() -> None:
 )
 def test_a_hint_names_the_nearest_or_everything_allowed(name: str, valid: list[str], hint: str) -> None:
     assert did_you_mean(name, valid) == hint
+
+
+def test_of_very_many_names_that_are_allowed_fifty_are_told() -> None:
+    told = did_you_mean("zzz", [f"n{number:05}" for number in range(10_000)])
+    assert told.startswith("; allowed: n00000, n00001")
+    assert told.endswith("n00049 and 9,950 more")
+    assert did_you_mean("n0500", [f"n{number:05}" for number in range(10_000)]).startswith("; did you mean `n0")

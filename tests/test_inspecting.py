@@ -12,7 +12,7 @@ import psutil
 import pytest
 from service import Service, WaitFor, kill9
 
-from scheduler.state_store import StateStore
+from scheduler.state_store import StateStore, record_event
 from workers.event_log import EventLog
 
 
@@ -219,6 +219,21 @@ def test_two_runs_are_compared_with_the_lines_of_their_dags(served: Service) -> 
     assert f"--- dags/etl.yaml of {first}" in told
     done = served.command("diff", first, second[:-1])
     assert (done.returncode, done.stderr) == (2, f"no run `{second[:-1]}`; did you mean `{second}`?\n")
+
+
+def test_a_log_that_names_a_file_elsewhere_as_a_version_does_not_get_it_read(service: Service) -> None:
+    copies = service.root / "logs" / "runs" / ".dags"
+    copies.mkdir(parents=True)
+    (service.root / "logs" / "secret.yaml").write_text("password: 1\n")
+    (copies / "0123456789abcdef.yaml").write_text("id: d\n")
+    for run_id, version in (("a", "../../secret"), ("b", "0123456789abcdef")):
+        record_event({"event": "run_requested", "run_id": run_id, "attempt": 1, "dag": "dags/d.yaml"}, service.log)
+        started = {"event": "run_started", "run_id": run_id, "attempt": 1, "pid": 1, "dag_version": version}
+        record_event(started, service.log)
+    told = text(service, "diff", "a", "b")
+    assert "dag_version" in told
+    assert "password" not in told
+    assert text(service, "show", "a").startswith("a  running\n")
 
 
 # -- stats ------------------------------------------------------------------------------------------------------------
