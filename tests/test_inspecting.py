@@ -10,7 +10,7 @@ from typing import Any
 
 import psutil
 import pytest
-from service import Service, WaitFor, kill9
+from service import Service, WaitFor, is_running, kill9
 
 from scheduler.state_store import StateStore, record_event
 from workers.event_log import EventLog
@@ -145,6 +145,20 @@ def test_a_run_whose_worker_died_shows_what_it_never_ended_and_the_retry_that_wa
     run = shown(served, run_id)
     assert (run["status"], run["attempt"], run["tasks"][0]["status"]) == ("queued", 2, "waiting")
     assert run["why"] == "the attempt before ended as crashed, and another was allowed"
+
+
+def test_an_open_run_whose_process_is_gone_says_so(service: Service, wait_for: WaitFor) -> None:
+    process = service.start()
+    wait_for(service.is_ready, what="the service")
+    run_id = service.ask(service.dag("slow", "touch began; sleep 100"))
+    wait_for((service.root / "began").exists, what="the task")
+    assert shown(service, run_id)["reason"] is None
+    workers = service.workers(process)
+    for each in (process, *workers):
+        kill9(each)
+    wait_for(lambda: not any(is_running(worker.pid) for worker in workers), what="the end of the workers")
+    run = shown(service, run_id)
+    assert (run["status"], run["reason"]) == ("running", "its process is gone; the next service gives it its end")
 
 
 def test_every_kind_of_run_says_why_it_ran(served: Service, wait_for: WaitFor) -> None:

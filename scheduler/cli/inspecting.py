@@ -51,7 +51,22 @@ def _view(run_id: str, now: datetime, attempt: int | None = None) -> dict[str, A
         raise UnknownRun(run_id, known_runs(read_history(settings), settings))
     if attempt is not None and attempt not in record.attempts:
         raise NotThere(f"run `{run_id}` has no attempt {attempt}", f"it has {', '.join(map(str, record.attempts))}")
-    return view(record, _needs(settings, record, attempt or record.attempt), now, attempt)
+    run = view(record, _needs(settings, record, attempt or record.attempt), now, attempt)
+    if run["status"] == "running" and run["attempt"] == record.attempt and _is_lost(record):
+        run["reason"] = "its process is gone; the next service gives it its end"
+    return run
+
+
+def _is_lost(record: RunRecord) -> bool:
+    """Say whether the process that had an open run of this machine is gone."""
+    from workers.events import hostname
+    from workers.process_id import is_alive, recorded_identity
+
+    start = record.named("run_started")[-1]
+    try:
+        return start.get("host") == hostname() and not is_alive(recorded_identity(start))
+    except (LookupError, TypeError, ValueError):
+        return False
 
 
 def _needs(settings: Settings, record: RunRecord, attempt: int) -> dict[str, list[str]]:
