@@ -134,11 +134,10 @@ def test_control_characters_of_others_are_shown_and_not_obeyed(service: Service,
 
 
 def test_ctrl_c_ends_a_command_that_waits_with_130(ran: Service, wait_for: WaitFor) -> None:
-    follower = ran.launch("-m", "scheduler.cli", "logs", "-f", "slow.1")
     ran.ask(ran.dag("says", "echo hi; sleep 100"), "says.1")
-    other = ran.launch("-m", "scheduler.cli", "logs", "-f", "says.1")
-    wait_for(lambda: "hi" in ran.out(), what="a line")
-    for process in (other, follower):
+    for number, words in enumerate((["logs", "-f", "says.1"], ["logs", "-f", "says.1", "--json"])):
+        process = ran.launch("-m", "scheduler.cli", *words)
+        wait_for(lambda: "hi" in ran.out(), what=f"line {number}")
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 130
-    assert ran.err() == ""
+        assert ran.err() == ""
