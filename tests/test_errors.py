@@ -15,6 +15,8 @@ from workers.errors import Fault, InvalidFile, TickpoolError, did_you_mean
 
 EXAMPLES: dict[str, tuple[object, ...]] = {
     "BadOutputs": ("33000 bytes of JSON; at most 32768",),
+    "BadRequest": ("header `X-A`", "holds a line break"),
+    "BadWait": ("`file` names no file",),
     "CannotImport": ("jobs.clean:main", "no module named `jobs`"),
     "CannotStart": (127, "`nosuch` was not found"),
     "EffectsUnreadable": ("effects", "No such file or directory"),
@@ -39,6 +41,7 @@ EXAMPLES: dict[str, tuple[object, ...]] = {
     "NaiveDatetime": (datetime(2026, 11, 23, 9),),  # noqa: DTZ001
     "NetworkFilesystem": ("logs/state.jsonl", "nfs4"),
     "InvalidCalendar": ("`country` 'FX' is not known; did you mean `FR`?",),
+    "NoAnswer": ("no answer within 10s",),
     "NoOutput": ("run `d.1` has no attempt 2", "it has 1"),
     "NotOpen": ("d.1", ["d.2"]),
     "NothingNamed": ("pause", "name schedules"),
