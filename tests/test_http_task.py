@@ -224,6 +224,20 @@ def test_a_secret_in_an_address_that_fails_is_masked_in_the_reason(run: Run) -> 
     assert failure(ended) == "cannot connect to 127.0.0.1:1: Connection refused"
 
 
+def test_a_secret_that_an_address_must_quote_is_masked_too(run: Run, web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("API_TOKEN", "pä+ß/w")
+    web.says("/y")
+    ended = run(web.says("/x", status=302, Location="/y?p%C3%A4+%C3%9F/w") + "?${secrets.API_TOKEN}")
+    assert web.asked[0].target == "/x?p%C3%A4+%C3%9F/w"
+    assert [line for line in ended.log.splitlines() if "?***" in line] == ended.log.splitlines()[:2]
+
+
+def test_a_secret_where_a_reason_might_be_cut_is_not_left_in_half(run: Run, web: Web) -> None:
+    for length in range(170, 200, 4):
+        ended = run(web.says("/x", status=302, Location=f"ftp://h/{'x' * length}{TOKEN}"))
+        assert "tok" not in failure(ended) + ended.log
+
+
 def test_the_secret_of_another_task_cannot_be_had(run: Run, web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTHER", "other-value")
     ended = run(Http(web.says("/x"), headers={"A": "${secrets.OTHER}"}))
@@ -303,6 +317,18 @@ def test_letters_beyond_ascii_go_as_utf8(run: Run, web: Web) -> None:
 )
 def test_a_value_that_is_no_address_fails_in_one_line(run: Run, value: str, why: str) -> None:
     assert failure(run("${params.x}", {"x": value})) == f"the URL {why}"
+
+
+@pytest.mark.parametrize("part", ["url", "body", "json", "header"])
+def test_half_a_character_fails_in_one_line(run: Run, part: str) -> None:
+    url, half = "http://127.0.0.1:1/", "${params.x}"
+    http = {
+        "url": Http(url + half),
+        "body": Http(url, body=half),
+        "json": Http(url, json=[half]),
+        "header": Http(url, headers={"A": half}),
+    }
+    assert re.search("surrogate", failure(run(http[part], {"x": "\ud800"})))
 
 
 def test_an_unknown_output_fails_in_one_line(run: Run) -> None:

@@ -236,6 +236,7 @@ def _sockets(process: psutil.Process) -> list[Any]:
             "`wait`: `port`: 'h\\n:80' is no place to connect to; write `host:port`, such as `127.0.0.1:5432`",
         ),
         (Wait(http="${params.x}"), "h", "the URL is no address of the web: it begins with neither `http://` nor `https://`"),
+        (Wait(http="http://h/${params.x}"), "\ud800", "the request holds half a character, a lone surrogate"),
         (Wait(file="${params.y}"), "", "unknown reference `params.y`; did you mean `params.x`?"),
     ],
 )  # fmt: skip

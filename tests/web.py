@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import ssl
 import subprocess
 import threading
@@ -9,6 +10,8 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import pytest
 
 
 class Asked(NamedTuple):
@@ -115,6 +118,8 @@ class Handler(BaseHTTPRequestHandler):
 
 def certificate(directory: Path, name: str = "IP:127.0.0.1") -> tuple[Path, ssl.SSLContext]:
     """Make a certificate for a name; return its file, for those who trust it, and what a server needs to show it."""
+    if shutil.which("openssl") is None:
+        pytest.skip("needs the command openssl")
     cert, key = directory / "cert.pem", directory / "key.pem"
     command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
     command += ["-days", "2", "-subj", "/CN=test", "-keyout", str(key), "-out", str(cert)]

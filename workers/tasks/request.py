@@ -103,8 +103,13 @@ def lookup_of(task: Task, scene: Scene) -> Lookup:
 
 def request_of(http: str | Http, lookup: Lookup) -> Request:
     """Fill in the references of a request and check what has come of it. Raises BadRequest, and what `lookup` does."""
-    if isinstance(http, str):
-        http = Http(http)
+    try:
+        return _filled(Http(http) if isinstance(http, str) else http, lookup)
+    except UnicodeEncodeError:
+        raise BadRequest("the request", "holds half a character, a lone surrogate") from None
+
+
+def _filled(http: Http, lookup: Lookup) -> Request:
     address = parse_address(_filled_url(http.url, lookup))
     headers = {name: _header(name, params.resolve_text(value, lookup)) for name, value in http.headers.items()}
     given = {name.lower() for name in headers}
@@ -209,9 +214,9 @@ def redirected(request: Request, status: int, location: str) -> Request:
     try:
         address = parse_address(urljoin(request.address.url, there))._replace(user=None)
     except (BadRequest, ValueError):
-        raise BadRequest("the redirect", f"to `{there[:200]}` is not followed: it is no http or https URL") from None
+        raise BadRequest("the redirect", f"to `{there}` is not followed: it is no http or https URL") from None
     if request.address.scheme == "https" and address.scheme == "http":
-        raise BadRequest("the redirect", f"to `{address.url[:200]}` is not followed: it leads from https to http")
+        raise BadRequest("the redirect", f"to `{address.url}` is not followed: it leads from https to http")
     becomes_get = (status == 303 and request.method != "HEAD") or (status in (301, 302) and request.method == "POST")
     kept = dict(request.headers)
     if becomes_get:

@@ -88,6 +88,8 @@ def _look_for_file(template: str, scene: Scene, lookup: Lookup) -> Look:
             return Seen(f"{name}: not there")
         except OSError as error:
             return Seen(f"{name}: cannot be looked at: {error.strerror}")
+        except ValueError:
+            return Seen(f"{name}: no name that a file can have")
         if not S_ISREG(stat.st_mode):
             return Seen(f"{name}: not a regular file")
         before = stat.st_ino, stat.st_size, stat.st_mtime_ns
