@@ -237,6 +237,7 @@ def _sockets(process: psutil.Process) -> list[Any]:
         ),
         (Wait(http="${params.x}"), "h", "the URL is no address of the web: it begins with neither `http://` nor `https://`"),
         (Wait(http="http://h/${params.x}"), "\ud800", "the request holds half a character, a lone surrogate"),
+        (Wait(file="${params.x}"), "\ud800", "`wait`: `file` holds half a character, a lone surrogate"),
         (Wait(file="${params.y}"), "", "unknown reference `params.y`; did you mean `params.x`?"),
     ],
 )  # fmt: skip

@@ -78,6 +78,10 @@ def _look_for_file(template: str, scene: Scene, lookup: Lookup) -> Look:
     if not name:
         raise BadWait("`file` names no file: its references came to nothing")
     path, before = os.path.join(scene.cwd, name), None
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        raise BadWait("`file` holds half a character, a lone surrogate") from None
 
     def look() -> Seen:
         nonlocal before
@@ -88,8 +92,6 @@ def _look_for_file(template: str, scene: Scene, lookup: Lookup) -> Look:
             return Seen(f"{name}: not there")
         except OSError as error:
             return Seen(f"{name}: cannot be looked at: {error.strerror}")
-        except ValueError:
-            return Seen(f"{name}: no name that a file can have")
         if not S_ISREG(stat.st_mode):
             return Seen(f"{name}: not a regular file")
         before = stat.st_ino, stat.st_size, stat.st_mtime_ns
