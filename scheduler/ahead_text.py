@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 from workers.terminal import clean
 
-from .status_text import span, table
+from .text import span, table
 
 __all__ = ["render_fires"]
 

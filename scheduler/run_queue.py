@@ -18,14 +18,13 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from workers.events import Event, iso
+from workers.events import Event, iso, time_of
 from workers.run_request import RunRequest
 
 from .fair_share import FairShare
 from .history import Run, epoch
 from .limits import AtWork, Limits, is_by_hand, place_of
 from .run_order import rank_of
-from .run_timers import time_of
 
 __all__ = ["RunQueue"]
 

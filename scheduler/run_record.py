@@ -12,26 +12,30 @@ from workers.run_events import events_of_run
 from workers.segments import read_backward
 from workers.settings import Settings
 
-__all__ = ["RunRecord", "read_record"]
+from .open_runs import number
 
-_ASKING = ("schedule_enqueued", "run_requested")
+__all__ = ["ASKING", "RunRecord", "attempt_of", "read_record"]
+
+# The events that ask for a run.
+ASKING = ("schedule_enqueued", "run_requested")
 
 
 class RunRecord(msgspec.Struct):
     """The events of a run, oldest first; `tasks` are those of the task log.
 
-    Where the line of its request is gone with an old segment, a checkpoint's copy of it stands for it.
+    Where the line of its request is gone with an old segment, `kept` is what a checkpoint says of the run.
     """
 
     run_id: str
     events: list[Event] = []
     tasks: list[Event] = []
-    kept_request: Event | None = None
+    kept: dict[str, Any] = {}
 
     @property
     def request(self) -> Event:
         """What asked for it first; empty where nothing on record has."""
-        return next((each for each in self.events if each.get("event") in _ASKING), self.kept_request or {})
+        request: Event = self.kept.get("request", {})
+        return next((each for each in self.events if each.get("event") in ASKING), request)
 
     @property
     def ends(self) -> list[Event]:
@@ -39,14 +43,21 @@ class RunRecord(msgspec.Struct):
         return self.named("run_finished")
 
     @property
+    def attempts(self) -> list[int]:
+        """The attempts of which something is on record, ascending; one that is still to come is among them."""
+        found = {attempt_of(each) for each in (*self.named("run_finished", "run_started", *ASKING), self.request)}
+        found |= {each["next_attempt"] for each in self.ends if each.get("next_attempt")}
+        return sorted({*found, attempt_of(self.kept)})
+
+    @property
     def attempt(self) -> int:
         """The newest attempt."""
-        return max((int(each.get("attempt") or 1) for each in self.events), default=1)
+        return self.attempts[-1]
 
     @property
     def is_open(self) -> bool:
         """Say whether its last word is no end, or one that another attempt follows."""
-        words = self.named("run_finished", "run_started", *_ASKING)
+        words = self.named("run_finished", "run_started", *ASKING)
         return not words or words[-1].get("event") != "run_finished" or bool(words[-1].get("next_attempt"))
 
     def named(self, *names: str) -> list[Event]:
@@ -58,16 +69,30 @@ class RunRecord(msgspec.Struct):
         return [each for each in self.tasks if each.get("attempt") == attempt]
 
 
+def attempt_of(event: Event) -> int:
+    """Return the attempt that an event of a run is of."""
+    return event.get("attempt") or 1
+
+
 def read_record(settings: Settings, run_id: str, *, with_tasks: bool = True) -> RunRecord | None:
-    """Read what is on record of a run; None when nothing is. Raises LogUnreadable."""
+    """Read what is on record of a run; None when nothing is. Raises LogUnreadable.
+
+    Events whose attempt is none are left out, as the fold of the log does.
+    """
+    path = Path(settings.state_path)
     record = RunRecord(run_id)
-    for event in events_of_run(Path(settings.state_path), run_id):
-        record.events.insert(0, event)
-        if event.get("event") in _ASKING and not event.get("retry_of"):
+    for event in filter(_is_usable, events_of_run(path, run_id)):
+        record.events.append(event)
+        if event.get("event") in ASKING and not event.get("retry_of"):
             break
-    if not record.events or not record.request:
-        record.kept_request = _of_checkpoint(Path(settings.state_path), run_id)
-    if not record.events and record.kept_request is None:
+    record.events.reverse()
+    if not record.request:
+        record.kept = _of_checkpoint(path, run_id)
+        # The start of an attempt that runs is kept as the event it was.
+        start = record.kept.get("start")
+        if isinstance(start, dict) and _is_usable(start) and not record.named("run_started"):
+            record.events.insert(0, start)
+    if not record.events and not record.kept:
         return None
     if with_tasks:
         since = str(record.request.get("timestamp") or "") or None
@@ -75,11 +100,25 @@ def read_record(settings: Settings, run_id: str, *, with_tasks: bool = True) -> 
     return record
 
 
-def _of_checkpoint(path: Path, run_id: str) -> Event | None:
-    mark = run_id.encode()
+def _is_usable(event: Event) -> bool:
+    try:
+        number(event.get("attempt") or 1), number(event.get("next_attempt") or 1)
+    except ValueError:
+        return False
+    return True
+
+
+def _of_checkpoint(path: Path, run_id: str) -> dict[str, Any]:
+    """Return the newest checkpoint's words on an open run; a long request stands in lines of its own behind it."""
+    mark, parts = run_id.encode(), dict[str, Any]()
     for event in read_backward(path, wanted=lambda line: mark in line and b'"checkpoint"' in line):
-        run: Any = event.get("run") if event is not None else None
+        if event is None:
+            continue
+        part, run = event.get("request"), event.get("run")
+        if isinstance(part, list) and len(part) == 2 and part[0] == run_id and isinstance(part[1], dict):
+            parts = {**part[1], **parts}
         if isinstance(run, dict) and run.get("run_id") == run_id and isinstance(run.get("request"), dict):
-            request: Event = run["request"]
-            return request
-    return None
+            request = {**run["request"], **parts}
+            if _is_usable(run) and _is_usable(request):
+                return {**run, "request": request}
+    return {}

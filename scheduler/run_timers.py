@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import suppress
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from workers.events import Event, iso
+from workers.events import Event, iso, time_of
 from workers.run_request import cancel_requested, run_fields
 
 from .history import History
 from .open_runs import Run
 
-__all__ = ["RunTimers", "Timer", "has_news", "news_events", "time_of", "timer_events", "unstarted_end"]
+__all__ = ["RunTimers", "Timer", "has_news", "news_events", "timer_events", "unstarted_end"]
 
 _KINDS = ("start_by", "deadline")
 _RESUME = "resume"
@@ -90,15 +89,6 @@ class RunTimers:
         if at_s is not None:
             self._set[run_id, kind] = at_s
             heapq.heappush(self._heap, Timer(at_s, run_id, kind))
-
-
-def time_of(moment: object) -> float | None:
-    """Read a moment of a request as seconds since the epoch; None where there is none that can be read."""
-    if isinstance(moment, str):
-        with suppress(ValueError, OverflowError):
-            time = datetime.fromisoformat(moment)
-            return time.timestamp() if time.tzinfo is not None else None
-    return None
 
 
 def timer_events(history: History, timers: Iterable[Timer], now: datetime) -> Iterator[Event]:

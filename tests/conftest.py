@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hostile import Outside
 from service import Service, WaitFor
+from web import Web
 
 
 @pytest.fixture
@@ -43,6 +44,14 @@ def outside(tmp_path: Path) -> Iterator[Outside]:
     touched = tree.touched()
     tree.close()
     assert not touched
+
+
+@pytest.fixture
+def web() -> Iterator[Web]:
+    """A web server of this process that answers as it is told to."""
+    server = Web()
+    yield server
+    server.close()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

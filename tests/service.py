@@ -148,6 +148,13 @@ class Service:
         """Count the starts on record of each (run_id, attempt)."""
         return Counter((event["run_id"], event["attempt"]) for event in self.events("run_started"))
 
+    def task_pid(self, run_id: str) -> int:
+        """Return the process of the first task of a run, 0 until its start is on record."""
+        log = self.log.with_name("orchestrator_events.jsonl")
+        events = [json.loads(line) for line in log.read_text("ascii").splitlines()] if log.exists() else []
+        pids = [each["pid"] for each in events if each["event"] == "task_started" and each["run_id"] == run_id]
+        return pids[0] if pids else 0
+
     def end(self) -> None:
         """Kill every process whose working directory is this one, each by its own pid, and take their ends."""
         while left := [int(name) for name in os.listdir("/proc") if name.isdecimal() and _works_in(name, self.root)]:

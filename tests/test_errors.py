@@ -15,7 +15,11 @@ from workers.errors import Fault, InvalidFile, TickpoolError, did_you_mean
 
 EXAMPLES: dict[str, tuple[object, ...]] = {
     "BadItems": ("is 3, and no list",),
+    "AlreadyThere": ("dags/hello.yaml",),
+    "NoShell": (),
     "BadOutputs": ("33000 bytes of JSON; at most 32768",),
+    "BadRequest": ("header `X-A`", "holds a line break"),
+    "BadWait": ("`file` names no file",),
     "CannotImport": ("jobs.clean:main", "no module named `jobs`"),
     "CannotWait": ("run `daily.20261123T0900Z`", "it is this run itself"),
     "CannotStart": (127, "`nosuch` was not found"),
@@ -43,7 +47,8 @@ EXAMPLES: dict[str, tuple[object, ...]] = {
     "NaiveDatetime": (datetime(2026, 11, 23, 9),),  # noqa: DTZ001
     "NetworkFilesystem": ("logs/state.jsonl", "nfs4"),
     "InvalidCalendar": ("`country` 'FX' is not known; did you mean `FR`?",),
-    "NoOutput": ("run `d.1` has no attempt 2", "it has 1"),
+    "NotThere": ("run `d.1` has no attempt 2", "it has 1"),
+    "NoAnswer": ("no answer within 10s",),
     "NotOpen": ("d.1", ["d.2"]),
     "NothingNamed": ("pause", "name schedules"),
     "StillOpen": ("nightly.20261123T0900Z",),
@@ -60,7 +65,6 @@ EXAMPLES: dict[str, tuple[object, ...]] = {
     "UnknownRun": ("d.1", ["d.2"]),
     "NoSchedules": ("schedules", "no such directory"),
     "UnknownReference": ("params.regoin", ("params.region",)),
-    "UnknownSchedule": ("dayly_report", ("daily_report",)),
     "UnusableSecret": ("DB_PASSWORD", "is not there"),
     "UnusableValue": ("params.blob", "it has a NUL byte"),
 }
@@ -121,3 +125,10 @@ def test_a_file_with_many_faults_tells_each_in_its_own_line() -> None:
 )
 def test_a_hint_names_the_nearest_or_everything_allowed(name: str, valid: list[str], hint: str) -> None:
     assert did_you_mean(name, valid) == hint
+
+
+def test_of_very_many_names_that_are_allowed_fifty_are_told() -> None:
+    told = did_you_mean("zzz", [f"n{number:05}" for number in range(10_000)])
+    assert told.startswith("; allowed: n00000, n00001")
+    assert told.endswith("n00049 and 9,950 more")
+    assert did_you_mean("n0500", [f"n{number:05}" for number in range(10_000)]).startswith("; did you mean `n0")

@@ -287,7 +287,7 @@ def test_a_name_that_is_no_reference_is_an_error_that_says_what_would_be_one(tex
 def test_a_nul_in_a_value_is_refused_before_a_process_is_started() -> None:
     lookup: Lookup = scope({"x": "a\0b"}, {}, {})
     for call in (shell, resolve_text):
-        with pytest.raises(UnusableValue, match=r"`params\.x` cannot be given to a command: it holds a NUL byte"):
+        with pytest.raises(UnusableValue, match=r"`params\.x` cannot be used: it holds a NUL byte"):
             call("echo ${params.x}", lookup)
 
 

@@ -79,6 +79,9 @@ def test_a_run_that_asks_leaves_its_worker_and_goes_on_when_it_is_approved(servi
     assert (question["run_id"], question["task_id"], question["message"]) == (run_id, "ok", "Release 5?")
     assert (status["queue"]["depth"], [each["run_id"] for each in status["parked"]]) == (0, [run_id])
     assert "Release 5?" in service.command("status").stdout
+    shown = json.loads(service.command("show", run_id, "--json").stdout)
+    tasks = {task["task_id"]: (task["status"], task["reason"]) for task in shown["tasks"]}
+    assert (shown["status"], tasks["ok"], tasks["go"]) == ("parked", ("waiting", "asks: Release 5?"), ("waiting", None))
     told = service.command("approve", run_id, "--comment", "looks good")
     assert (told.returncode, told.stdout, told.stderr) == (0, f"Approved ok of {run_id}\n", "")
     wait_for(lambda: service.has_ended(run_id), what="its end")
@@ -229,6 +232,8 @@ def test_a_dag_task_is_a_run_of_its_own_with_params_in_and_outputs_out(service: 
     (request,) = service.events("run_requested", f"{run_id}.sub")
     assert (request["tenant"], request["priority"]) == ("acme", 7)
     assert request["parent"] == {"run_id": run_id, "attempt": 1, "task_id": "sub"}
+    shown = json.loads(service.command("show", f"{run_id}.sub", "--json").stdout)
+    assert shown["why"] == f"task sub of run {run_id} asked for it"
     assert (service.root / "told").read_text() == f'{{"m": "41"}} {run_id}.sub\n'
     outputs = tasks_of(service, run_id)["sub"]["outputs"]
     assert (outputs["status"], sorted(outputs)) == ("success", ["many", "one", "run_id", "status"])

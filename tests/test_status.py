@@ -16,7 +16,8 @@ from service import REPOSITORY, Service, kill9
 
 from scheduler.state_store import record_event
 from scheduler.status import gather
-from scheduler.status_text import render, render_runs, table
+from scheduler.status_text import render, render_runs
+from scheduler.text import table
 from workers.settings import Settings
 
 WaitFor = Callable[..., None]
@@ -156,7 +157,7 @@ def test_a_spec_or_a_time_that_cannot_be_read_hides_nothing_else(tmp_path: Path)
 
 def test_what_tasks_wrote_reaches_no_terminal_as_control_characters() -> None:
     run = {"run_id": "r", "status": "failed", "timestamp": "2026-11-23T15:05:00Z", "reason": "\x1b[2Jboo\x07\u202e"}
-    text = render_runs([run])
+    text = render_runs([run], datetime.now(UTC))
     assert "boo" in text
     assert not set("\x1b\x07\u202e") & set(text)
 
@@ -167,7 +168,7 @@ def test_what_tasks_wrote_reaches_no_terminal_as_control_characters() -> None:
 )
 def test_spans_are_shown_in_two_units(seconds: float | None, shown: str) -> None:
     run = {"run_id": "r", "status": "success", "timestamp": "2026-11-23T15:05:00Z", "duration_s": seconds}
-    assert shown in render_runs([run])
+    assert shown in render_runs([run], datetime.now(UTC))
 
 
 def test_a_table_is_as_wide_as_its_cells() -> None:
@@ -176,4 +177,4 @@ def test_a_table_is_as_wide_as_its_cells() -> None:
 
 def test_problems_come_first() -> None:
     told = gather(Settings(state_path="nowhere/log.jsonl"), datetime.now(UTC))
-    assert render(told).splitlines()[1].startswith("  ! the service is down")
+    assert render(told, datetime.now(UTC)).splitlines()[1].startswith("  ! the service is down")

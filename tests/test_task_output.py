@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from service import Service, WaitFor
 
+from dags.jobs.run_logs import _compress
 from workers.task_log import TaskLog
 from workers.task_output import RunOutput, attempts_of
 
@@ -61,6 +62,34 @@ def test_what_is_no_regular_file_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "c.1.log").mkdir()
     assert RunOutput(tmp_path).read(is_over=True) == []
     assert attempts_of(tmp_path / "none") == []
+
+
+def test_a_log_that_was_compressed_is_read_with_its_times(tmp_path: Path) -> None:
+    lines = [f"line {number}" for number in range(2000)]
+    text = "".join(f"{line}\n" for line in lines).encode()
+    write(tmp_path, "a.1", text, *((number * 40, 10.0 + number) for number in range(400)))
+    write(tmp_path, "b.1", b"between\n", (0, 11.5))
+    plain = RunOutput(tmp_path).read(is_over=True)
+    for name in ("a.1.log", "a.1.log.times"):
+        _compress(tmp_path / name)
+    assert sorted(os.listdir(tmp_path)) == ["a.1.log.gz", "a.1.log.times.gz", "b.1.log", "b.1.log.times"]
+    assert RunOutput(tmp_path).read(is_over=True) == plain
+    assert [line.text for line in plain if line.task_id == "a"] == lines
+    damaged = bytearray((tmp_path / "a.1.log.gz").read_bytes())
+    damaged[len(damaged) // 2] ^= 0xFF
+    (tmp_path / "a.1.log.gz").write_bytes(damaged)
+    assert RunOutput(tmp_path, "b").read(is_over=True) == [line for line in plain if line.task_id == "b"]
+    assert len(RunOutput(tmp_path, "a").read(is_over=True)) <= len(lines)
+    # One that a compression was interrupted in is there twice, and is told once.
+    write(tmp_path, "a.1", b"plain\n", (0, 1.0))
+    assert [line.text for line in RunOutput(tmp_path, "a").read(is_over=True)] == ["plain"]
+
+
+def test_a_time_that_a_task_made_up_orders_nothing(tmp_path: Path) -> None:
+    for time_s in ("nan", "inf", "-inf", "-1", "1e300", "1e999"):
+        write(tmp_path, "a.1", b"x\n")
+        (tmp_path / "a.1.log.times").write_text(f"0\t{time_s}\n")
+        assert RunOutput(tmp_path).read() == [(0.0, "a", 1, "x")]
 
 
 # -- tickpool logs ------------------------------------------------------------------------------------------------

@@ -187,6 +187,21 @@ def test_a_return_value_that_is_no_small_json_is_refused(value: object) -> None:
         as_outputs(value)
 
 
+def test_outputs_too_deep_to_be_read_fail_their_task_and_not_the_run(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOKEN", "what is masked is read to its depth")
+    (tmp_path / "deep.json").write_text('{"a": ' + "[" * 900 + '"é"' + "]" * 900 + "}")
+    result = run(run='cp deep.json "$TASK_OUTPUT"', secrets=("TOKEN",))
+    assert (result["status"], result["reason"]) == (
+        "failed",
+        "bad outputs: lists and mappings are more than 100 levels deep",
+    )
+    _jobs(tmp_path, "jobs_deep", "def main(n):\n    return [main(n - 1)] if n else {}\n")
+    assert run(call="jobs_deep:main", args={"n": 98})["status"] == "success"
+    assert run(call="jobs_deep:main", args={"n": 100})["status"] == "failed"
+
+
 @pytest.mark.parametrize("isolate", [True, False])
 def test_a_callable_gets_json_and_gives_json(run: Run, tmp_path: Path, isolate: bool) -> None:
     _jobs(tmp_path, f"jobs_json_{isolate}", "def main(rows, deep):\n    return {'n': len(rows), 'deep': deep}\n")

@@ -15,7 +15,7 @@ from .dag import Dag, load_dag
 from .errors import TickpoolError
 from .log_files import make_directory
 
-__all__ = ["DagGone", "copies_of", "keep_copy", "load_copy"]
+__all__ = ["DagGone", "copies_of", "keep_copy", "load_copy", "read_copy"]
 
 logger = logging.getLogger(__name__)
 
@@ -66,16 +66,21 @@ def keep_copy(directory: Path, file: Path, stamp: os.stat_result) -> str | None:
 
 def load_copy(directory: Path, version: str, project: Path) -> Dag:
     """Read a DAG of a project as it was. Raises DagGone, InvalidFile."""
+    read_copy(directory, version)
+    return msgspec.structs.replace(load_dag(Path(f"{version}.yaml"), directory, alone=True), project=str(project))
+
+
+def read_copy(directory: Path, version: str) -> bytes:
+    """Return what a DAG file said in this version. Raises DagGone."""
     if not _VERSION.fullmatch(version):
         raise DagGone(version, directory, "that is no version")
-    copy = directory / f"{version}.yaml"
     try:
-        data = copy.read_bytes()
+        data = (directory / f"{version}.yaml").read_bytes()
     except OSError as error:
         raise DagGone(version, directory, error.strerror) from None
     if _version_of(data) != version:
         raise DagGone(version, directory, "it is not as it was written")
-    return msgspec.structs.replace(load_dag(Path(copy.name), directory, alone=True), project=str(project))
+    return data
 
 
 def _version_of(data: bytes) -> str:

@@ -13,6 +13,9 @@ from .terminal import clean
 
 __all__ = ["Fault", "InvalidFile", "TickpoolError", "did_you_mean"]
 
+# So many names are named: there may be ten thousand schedules.
+_NAMED = 50
+
 
 class TickpoolError(Exception):
     """The root: something a person can mend, told in one line."""
@@ -51,4 +54,5 @@ def did_you_mean(name: str, valid: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     if near:
         return f"; did you mean `{near[0]}`?"
-    return f"; allowed: {', '.join(names)}" if names else ""
+    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+    return f"; allowed: {', '.join(names[:_NAMED])}{more}" if names else ""

@@ -11,6 +11,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -34,6 +35,7 @@ __all__ = [
     "iso_exact",
     "seq_of",
     "stamp",
+    "time_of",
     "utc_timestamp",
 ]
 
@@ -76,6 +78,15 @@ def utc_timestamp() -> str:
     """Return the wall clock as UTC, ISO 8601, microseconds, `Z`."""
     now = time.time_ns() // 1000
     return f"{_second(now // 1_000_000)}.{now % 1_000_000:06d}Z"
+
+
+def time_of(moment: object) -> float | None:
+    """Read a time of the log as seconds since the epoch; None for what is none, or has no zone."""
+    if isinstance(moment, str):
+        with suppress(ValueError, OverflowError):
+            instant = datetime.fromisoformat(moment)
+            return instant.timestamp() if instant.tzinfo is not None else None
+    return None
 
 
 @lru_cache(maxsize=2)

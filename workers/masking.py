@@ -25,8 +25,8 @@ MIN_BYTES = 4
 _MIN_LINE_BYTES = 8
 _HEAD_BYTES = 8
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
-# What urllib, strict quoters, and JavaScript's encodeURIComponent leave as it is.
-_QUOTERS_LEAVE = ("/", "", "!'()*")
+# What urllib, strict quoters, JavaScript's encodeURIComponent, and quoters of a whole URL leave as it is.
+_QUOTERS_LEAVE = ("/", "", "!'()*", "".join(map(chr, range(33, 127))))
 
 
 class MaskedError(TickpoolError):

@@ -58,10 +58,10 @@ class UnknownReference(TickpoolError):
 
 
 class UnusableValue(TickpoolError):
-    """A value that cannot be given to a process: (the reference's name, why)."""
+    """A value that cannot be written into a text: (the reference's name, why)."""
 
     def __str__(self) -> str:
-        return f"the value of `{self.args[0]}` cannot be given to a command: {self.args[1]}"
+        return f"the value of `{self.args[0]}` cannot be used: {self.args[1]}"
 
 
 class Reference(NamedTuple):

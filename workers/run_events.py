@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from datetime import datetime
 from itertools import count
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from .errors import TickpoolError
-from .events import Event
+from .events import Event, time_of
 from .ids import base_of
 from .segments import read_backward
 
-__all__ = ["LAST_WORDS", "Forgotten", "Kept", "ended_before", "events_of_run", "kept_of", "last_words"]
+__all__ = ["LAST_WORDS", "Forgotten", "Kept", "ended_before", "events_of_run", "kept_of", "last_words", "newer_than"]
 
 # The events that say how a task ended.
 LAST_WORDS = ("task_finished", "task_skipped", "task_kept")
 # One line in so many is read to see how old the lines are.
 _SAMPLE = 500
+# So many older events in a row, and none will come that is newer.
+_OLDER = 1000
 
 
 class Forgotten(TickpoolError):
@@ -54,6 +57,23 @@ def events_of_run(path: Path, run_id: str, since: str | None = None) -> Iterator
             return
         if event.get("run_id") == run_id:
             yield event
+
+
+def newer_than(since: datetime, events: Iterable[Event]) -> Iterator[Event]:
+    """Yield those of the events, which come newest first, that are not older; one without a time is passed over.
+
+    A few that are older are no end: the clock was wrong when they were written, or another hand wrote them.
+    """
+    first, older = since.timestamp(), 0
+    for event in events:
+        at_s = time_of(event.get("timestamp"))
+        if at_s is None:
+            continue
+        older = older + 1 if at_s < first else 0
+        if older == 0:
+            yield event
+        elif older == _OLDER:
+            return
 
 
 def last_words(task_log: Path, run_id: str, since: str | None = None) -> dict[str, Event]:

@@ -32,8 +32,16 @@ RUN_FIELDS = ("run_id", "schedule_id", "minute", "attempt")
 
 
 def run_fields(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields that every event of a run carries."""
-    return {name: request.get(name) for name in RUN_FIELDS}
+    """Return the fields that every event of a run carries; a `tenant` but the default one, and `for_schedule`, if any.
+
+    Those two say whose an end is where the request is no longer at hand.
+    """
+    fields = {name: request.get(name) for name in RUN_FIELDS}
+    if request.get("tenant") not in (None, "", "default"):
+        fields["tenant"] = request["tenant"]
+    if request.get("for_schedule"):
+        fields["for_schedule"] = request["for_schedule"]
+    return fields
 
 
 def wrong_in(request: Mapping[str, Any]) -> str:

@@ -7,13 +7,18 @@ import re
 import stat
 from bisect import bisect_right
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 __all__ = ["Line", "RunOutput", "attempts_of"]
 
-_LOG = re.compile(r"(?P<task>.+)\.(?P<attempt>[0-9]+)\.log")
+_LOG = re.compile(r"(?P<log>(?P<task>.+)\.(?P<attempt>[0-9]+)\.log)(\.gz)?")
 _CHUNK = 1024 * 1024
+# More than any log holds: what unpacks to more was not packed from one.
+_MOST_UNPACKED = 1 << 30
+# The year 10000: no time of day begins there.
+_LAST_S = 253_402_300_800
 
 
 class Line(NamedTuple):
@@ -37,7 +42,8 @@ def attempts_of(run_dir: Path) -> list[int]:
 class RunOutput:
     """The logs of one attempt of a run; `read` them again while they grow. Of one `task` only, where one is named.
 
-    A link is not followed: whoever reads may see more than the tasks may.
+    A log that was compressed (`.log.gz`) is read like one that was not. A link is not followed: whoever reads may see
+    more than the tasks may.
     """
 
     def __init__(self, directory: Path, task: str | None = None) -> None:
@@ -66,8 +72,9 @@ class RunOutput:
             return
         for name in names:
             match = _LOG.fullmatch(name)
-            if match and name not in self._logs and self._task in (None, match["task"]):
-                self._logs[name] = _Log(self._directory / name, match["task"], int(match["attempt"]))
+            if match and match["log"] not in self._logs and self._task in (None, match["task"]):
+                log = _Log(self._directory / match["log"], match["task"], int(match["attempt"]))
+                self._logs[match["log"]] = log
 
 
 class _Log:
@@ -103,11 +110,12 @@ class _Log:
         for line in lines:
             offset, _, time_s = line.partition(b"\t")
             try:
-                entry = int(offset), float(time_s)
+                place, at_s = int(offset), float(time_s)
             except ValueError:
                 continue
-            self._offsets.append(entry[0])
-            self._times_s.append(entry[1])
+            if 0 <= at_s < _LAST_S:  # a task may write there as well
+                self._offsets.append(place)
+                self._times_s.append(at_s)
 
     def _time_s(self, offset: int) -> float:
         place = bisect_right(self._offsets, offset) - 1
@@ -115,20 +123,36 @@ class _Log:
 
 
 def _bytes_from(path: Path, offset: int) -> bytes:
-    """Return what a regular file has from an offset on; nothing of what is none, or cannot be read."""
+    """Return what a regular file, or its packed one, has from an offset on; nothing where there is none."""
+    if (fd := _opened(path)) is not None:
+        with open(fd, "rb") as file, suppress(OSError):
+            file.seek(offset)
+            return file.read()
+    elif (fd := _opened(Path(f"{path}.gz"))) is not None:
+        with open(fd, "rb") as packed:
+            return _unpacked(packed)[offset:]
+    return b""
+
+
+def _opened(path: Path) -> int | None:
+    """Open a regular file; None for what is none, or cannot be read."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
-        return b""
-    try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            return b""
-        chunks = []
-        while chunk := os.pread(fd, _CHUNK, offset):
-            chunks.append(chunk)
-            offset += len(chunk)
-        return b"".join(chunks)
-    except OSError:
-        return b""
-    finally:
-        os.close(fd)
+        return None
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        return fd
+    os.close(fd)
+    return None
+
+
+def _unpacked(packed: BinaryIO) -> bytes:
+    """Return what a gzip file holds, as far as it is undamaged."""
+    import gzip  # rarely needed: a run is a week old when its logs are compressed
+    import zlib
+
+    data = bytearray()
+    with gzip.GzipFile(fileobj=packed) as file, suppress(EOFError, OSError, zlib.error):
+        while len(data) < _MOST_UNPACKED and (chunk := file.read(_CHUNK)):
+            data += chunk
+    return bytes(data)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 
 from workers.errors import InvalidFile, TickpoolError, did_you_mean
@@ -17,11 +18,14 @@ from . import (
     approving,
     auditing,
     backfilling,
+    beginning,
+    completing,
     controlling,
     dashing,
     forecasting,
     holding,
     inspecting,
+    listening,
     looking,
     proving,
     repeating,
@@ -31,20 +35,23 @@ from . import (
 from .output import complain
 from .parser import Command, Parser, add_dir
 
-__all__ = ["build_module_parser", "build_parser", "main", "main_module"]
+# They run tasks, which inherit the zone of the process.
+_RUNNING = ("serve", "tick", "run", "selftest")
+
+__all__ = ["build_module_parser", "build_parser", "commands", "main", "main_module"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the console command `tickpool`; return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    commands = _commands()
+    known = commands()
     if words and not words[0].startswith("-"):
-        if words[0] not in commands:
-            complain(f"tickpool: unknown command `{words[0]}`{did_you_mean(words[0], commands)}")
+        if words[0] not in known:
+            complain(f"tickpool: unknown command `{words[0]}`{did_you_mean(words[0], known)}")
             return 2
         # Only what is asked for: the arguments of `run` alone cost 60 ms of imports.
-        commands = {words[0]: commands[words[0]]}
-    options = build_parser(commands).parse_args(words)
+        known = {words[0]: known[words[0]]}
+    options = build_parser(known).parse_args(words)
     return _guarded(options.act, options)
 
 
@@ -66,20 +73,23 @@ def build_module_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def build_parser(commands: Mapping[str, Command] | None = None) -> argparse.ArgumentParser:
+def build_parser(only: Mapping[str, Command] | None = None) -> argparse.ArgumentParser:
     """Return the parser of `tickpool`, with all subcommands or some."""
     parser = Parser(prog="tickpool", description="A cron-like DAG scheduler whose log proves what it did.")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
-    for name, command in (commands or _commands()).items():
+    for name, command in (only or commands()).items():
         subparser = subparsers.add_parser(name, help=command.text, description=command.text)
         subparser.set_defaults(act=command.act)
         command.add_arguments(subparser)
         if name != "run":
             subparser.add_argument("--json", action="store_true", help="print JSON")
+        if name not in _RUNNING:
+            subparser.add_argument("--utc", action="store_true", help="show times in UTC (default: the zone of TZ)")
     return parser
 
 
-def _commands() -> dict[str, Command]:
+def commands() -> dict[str, Command]:
+    """Return the subcommands by name."""
     faces = (
         running,
         controlling,
@@ -89,11 +99,14 @@ def _commands() -> dict[str, Command]:
         approving,
         looking,
         inspecting,
+        listening,
         seeing,
         forecasting,
         auditing,
         proving,
         dashing,
+        beginning,
+        completing,
     )
     return {name: command for face in faces for name, command in face.COMMANDS.items()}
 
@@ -104,6 +117,9 @@ def _guarded(act: Callable[[argparse.Namespace], int], options: argparse.Namespa
     Warnings of `logging` reach stderr by its handler of last resort, as plain lines.
     """
     make_safe()
+    if getattr(options, "utc", False):
+        os.environ["TZ"] = "UTC"  # a process of its own: nothing that it starts goes by it
+        time.tzset()
     try:
         code = act(options)
         sys.stdout.flush()

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from workers.errors import TickpoolError
 
+from .names import UnknownName
 from .operator import opened, operator, wait
 from .output import complain, print_json, say
 from .parser import Command, InvalidMoment, add_dir, read_moment, whole_number
 from .progress import Progress
-from .seeing import UnknownSchedule
 
 if TYPE_CHECKING:
     from scheduler.backfills import Backfill
@@ -105,7 +105,7 @@ def _schedule(options: argparse.Namespace) -> Schedule:
     if options.schedule not in schedules:
         for fault in configuration.faults:
             complain(fault)
-        raise UnknownSchedule(options.schedule, list(schedules))
+        raise UnknownName("schedule", options.schedule, list(schedules))
     schedule = schedules[options.schedule]
     if not Path(schedule.project, schedule.dag).is_file():
         raise NoSlots(schedule.id, f"its DAG {schedule.dag} is not there")
@@ -154,16 +154,9 @@ def _succeeded(settings: Settings, schedule_id: str, slots: Sequence[int]) -> se
             continue
         if str(event.get("timestamp")) < since:
             break
-        is_its = event.get("schedule_id") == schedule_id or _is_by_operator(event, schedule_id)
-        if is_its:
+        if schedule_id in (event.get("schedule_id"), event.get("for_schedule")):
             found.add(epoch(event["minute"]))
     return found.intersection(slots)
-
-
-def _is_by_operator(event: Event, schedule_id: str) -> bool:
-    return not event.get("schedule_id") and str(event["run_id"]).startswith(
-        (f"{schedule_id}.backfill.", f"{schedule_id}.manual.")
-    )
 
 
 # -- what is shown ----------------------------------------------------------------------------------------------------
@@ -173,7 +166,7 @@ def _show_plan(
     settings: Settings, history: History, schedule: Schedule, wanted: list[int], options: argparse.Namespace
 ) -> int:
     from scheduler.durations import read_durations
-    from scheduler.status_text import span
+    from scheduler.text import span
 
     slots = _free(history, schedule.id, wanted)
     known = read_durations(Path(settings.state_path)).get(schedule.id)
@@ -221,7 +214,7 @@ def _go_on(store: StateStore, backfill: Backfill, options: argparse.Namespace) -
 
 
 def _watch(store: StateStore, backfill: Backfill, ends: list[Event]) -> None:
-    from scheduler.status_text import span
+    from scheduler.text import span
 
     began, before = time.monotonic(), sum(backfill.ended.values())
     with Progress("backfill") as progress:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from workers.errors import TickpoolError, did_you_mean
 
-from .holding import NothingNamed, UnknownName
+from .holding import NothingNamed
+from .names import UnknownName, known_schedules
 from .operator import NotOpen, follow_run, opened, operator, wait
 from .output import complain, print_json, say
 from .parser import Command, add_dir, read_moment
@@ -97,12 +98,13 @@ def _cancel(options: argparse.Namespace) -> int:
             if is_final(event):
                 ends[event["run_id"]] = event
 
-        def decide(history: Any) -> list[Event]:
+        def decide(history: History) -> list[Event]:
             runs.extend(_chosen(history, options))
             backfills = [cancel_backfill(name, by) for name in _backfills(history, options)]
             return [*backfills, *(event for run in runs for event in cancel(run, by))]
 
         store.refresh()
+        _demand_schedule(store.history, options)
         # What each of them has started is looked up before anything is ended.
         for run in _chosen(store.history, options):
             trees[run.run_id] = list(_processes(run))
@@ -140,6 +142,13 @@ def _chosen(history: History, options: argparse.Namespace) -> list[Run]:
     ]
     asked_for = (child for run in named for child in history.children.of(run.run_id))
     return list({run.run_id: run for run in (*named, *asked_for)}.values())
+
+
+def _demand_schedule(history: History, options: argparse.Namespace) -> None:
+    """Raise UnknownName for a schedule of which nobody has heard."""
+    names = {*known_schedules(history), *(run.request.get("for_schedule") for run in history.runs.values())}
+    if options.schedule and options.schedule not in names:
+        raise UnknownName("schedule", options.schedule, sorted(name for name in names if isinstance(name, str)))
 
 
 def _backfills(history: History, options: argparse.Namespace) -> list[str]:

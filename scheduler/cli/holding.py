@@ -8,8 +8,9 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from workers.errors import TickpoolError, did_you_mean
+from workers.errors import TickpoolError
 
+from .names import UnknownName
 from .operator import NotOpen, opened, operator, wait
 from .output import complain, print_json, say
 from .parser import Command, add_dir, read_until
@@ -30,14 +31,6 @@ class NothingNamed(TickpoolError):
 
     def __str__(self) -> str:
         return f"{self.args[0]} what? {self.args[1]}"
-
-
-class UnknownName(TickpoolError):
-    """A schedule or tenant that nobody knows: (which of them, the name, the names)."""
-
-    def __str__(self) -> str:
-        kind, name, names = self.args
-        return f"no {kind} `{name[:128]}`{did_you_mean(name, names) if names else '; there is none'}"
 
 
 class NotWaiting(TickpoolError):

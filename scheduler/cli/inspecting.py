@@ -1,158 +1,172 @@
-"""The commands that look into one run: logs."""
+"""The commands that look into runs: show, diff, stats."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
-import time
-from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from workers.errors import TickpoolError, did_you_mean
+from workers.errors import TickpoolError
 from workers.ids import is_run_id
 
-from .output import complain, say
-from .parser import Command, whole_number
+from .names import NotThere, UnknownName, UnknownRun, known_runs, known_schedules, read_history
+from .output import can_show, print_json, show, width
+from .parser import Command, read_since, whole_number
 
 if TYPE_CHECKING:
-    from scheduler.history import History
-    from workers.segments import LogReader
+    from scheduler.run_record import RunRecord
     from workers.settings import Settings
-    from workers.task_output import Line
 
-__all__ = ["COMMANDS", "UnknownRun", "known_runs"]
+__all__ = ["COMMANDS"]
 
-_POLL_S = 0.1
-_KNOWN = 1000
-_COLOURS = (36, 33, 32, 35, 34, 31)
+# The levels of a trend on a terminal that knows only ASCII.
+_ASCII_LEVELS = "_.-=+*%#"
 
 
-class UnknownRun(TickpoolError):
-    """A run of which nothing is on record: (its id, those that are)."""
+def _show(options: argparse.Namespace) -> int:
+    from scheduler.run_text import render_run
 
-    def __str__(self) -> str:
-        name, names = self.args
-        return f"no run `{name[:200]}`{did_you_mean(name, names) if names else ': none is on record'}"
-
-
-class NoOutput(TickpoolError):
-    """Output that is not there: (which, what there is)."""
-
-    def __str__(self) -> str:
-        return f"{self.args[0]}; {self.args[1]}"
-
-
-def _logs(options: argparse.Namespace) -> int:
-    from scheduler.history import History
-    from workers.segments import LogReader
-    from workers.settings import read_settings
-
-    settings = read_settings(os.environ)
-    reader, history = LogReader(settings.state_path), History()
-    run_dir = Path(settings.run_logs_dir) / options.run
-    _refresh(reader, history)
-    if not is_run_id(options.run) or not (run_dir.is_dir() or options.run in history.runs):
-        raise UnknownRun(options.run, known_runs(history, settings))
-    lines = _lines(options, run_dir, reader, history)
-    show = _Show(is_json=options.json)
-    for line in lines:
-        show(line)
-    if not show.shown:
-        complain(f"run {options.run}: no output{' yet' if options.run in history.runs else ''}")
+    now = datetime.now(UTC)
+    run = _view(options.run, now, options.attempt)
+    if options.json:
+        print_json(run)
+    else:
+        show(render_run(run, now, width()))
     return 0
 
 
-def _lines(options: argparse.Namespace, run_dir: Path, reader: LogReader, history: History) -> Iterator[Line]:
-    """Yield the lines of the attempt that is asked for; while following, those of every further one until the end."""
-    from workers.task_output import RunOutput, attempts_of
+def _view(run_id: str, now: datetime, attempt: int | None = None) -> dict[str, Any]:
+    """Return the facts of a run. Raises UnknownRun, NotThere."""
+    from scheduler.run_record import read_record
+    from scheduler.run_view import view
+    from workers.settings import read_settings
 
-    attempts = attempts_of(run_dir)
-    attempt = options.attempt or (attempts[-1] if attempts else 1)
-    if options.attempt and attempts and attempt not in attempts:
-        raise NoOutput(f"run `{options.run}` has no attempt {attempt}", f"it has {', '.join(map(str, attempts))}")
-    output = RunOutput(run_dir / str(attempt), options.task)
-    # Before the lines are read: an end that is on record then has left no line unread.
-    is_over = not options.follow or options.run not in history.runs
-    first = output.read(is_over=is_over)
-    if options.task and not first and is_over:
-        _demand_task(run_dir / str(attempt), options.task)
-    yield from deque(first, options.tail) if options.tail else first
-    while not is_over:
-        time.sleep(_POLL_S)
-        _refresh(reader, history)
-        is_over = options.run not in history.runs
-        newest = max(attempts_of(run_dir), default=attempt)
-        is_behind = newest > attempt and not options.attempt
-        yield from output.read(is_over=is_over or is_behind)
-        if is_behind:
-            attempt, output = newest, RunOutput(run_dir / str(newest), options.task)
-            yield from output.read(is_over=is_over)
+    settings = read_settings(os.environ)
+    record = read_record(settings, run_id) if is_run_id(run_id) else None
+    if record is None:
+        raise UnknownRun(run_id, known_runs(read_history(settings), settings))
+    if attempt is not None and attempt not in record.attempts:
+        raise NotThere(f"run `{run_id}` has no attempt {attempt}", f"it has {', '.join(map(str, record.attempts))}")
+    run = view(record, _needs(settings, record, attempt or record.attempt), now, attempt)
+    if run["status"] == "running" and run["attempt"] == record.attempt and _is_lost(record):
+        run["reason"] = "its process is gone; the next service gives it its end"
+    return run
 
 
-def _demand_task(directory: Path, task: str) -> None:
-    """Raise NoOutput, with the nearest name, where other tasks have output and this one has none."""
-    from workers.task_output import RunOutput
+def _is_lost(record: RunRecord) -> bool:
+    """Say whether the process that had an open run of this machine is gone."""
+    from workers.events import hostname
+    from workers.process_id import is_alive, recorded_identity
 
-    output = RunOutput(directory)
-    output.read()
-    if output.tasks and task not in output.tasks:
-        raise NoOutput(f"no output of task `{task[:128]}`", did_you_mean(task, output.tasks).removeprefix("; "))
-
-
-def _refresh(reader: LogReader, history: History) -> None:
-    for event in reader.read():
-        history.apply(event)
+    start = record.named("run_started")[-1]
+    try:
+        return start.get("host") == hostname() and not is_alive(recorded_identity(start))
+    except (LookupError, TypeError, ValueError):
+        return False
 
 
-def known_runs(history: History, settings: Settings) -> Iterable[str]:
-    from itertools import islice
+def _needs(settings: Settings, record: RunRecord, attempt: int) -> dict[str, list[str]]:
+    """Return what each task needs, by the DAG as it was or, where no copy is left, as it is; nothing without a DAG."""
+    from workers.dag import load_dag
+    from workers.dag_copies import copies_of, load_copy
 
-    from scheduler.state_store import last_events
-
-    ended = (str(each["run_id"]) for each in last_events(settings.state_path) if each.get("event") == "run_finished")
-    return dict.fromkeys([*history.runs, *islice(ended, _KNOWN)])
-
-
-class _Show:
-    """Prints lines, each behind the name of its task; in a colour of its own where the terminal has some."""
-
-    def __init__(self, *, is_json: bool) -> None:
-        self.shown = 0
-        self._is_json = is_json
-        self._has_colours = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-        self._names: dict[str, int] = {}
-
-    def __call__(self, line: Line) -> None:
-        self.shown += 1
-        if self._is_json:
-            at = datetime.fromtimestamp(line.time_s, UTC).isoformat(timespec="milliseconds")
-            row = {"time": at, "task_id": line.task_id, "task_attempt": line.task_attempt, "line": line.text}
-            print(json.dumps(row), flush=True)
-            return
-        from workers.terminal import clean
-
-        name = line.task_id + (f".{line.task_attempt}" if line.task_attempt > 1 else "")
-        number = self._names.setdefault(line.task_id, len(self._names))
-        if self._has_colours:
-            # Only the text is another's; the colours are ours.
-            print(f"\033[{_COLOURS[number % len(_COLOURS)]}m{name} |\033[0m {clean(line.text)}", flush=True)
+    request = record.request
+    starts = [each for each in record.named("run_started") if each.get("attempt") == attempt]
+    version = (starts[-1] if starts else request).get("dag_version")
+    project = Path(str(request.get("project") or "."))
+    try:
+        if version:
+            dag = load_copy(copies_of(Path(settings.run_logs_dir)), str(version), project)
         else:
-            say(f"{name} | {line.text}")
+            dag = load_dag(project / str(request.get("dag")), project)
+    except (TickpoolError, OSError, ValueError):
+        return {}
+    return {task.id: list(task.needs) for task in dag.tasks}
 
 
-def _add_logs(parser: argparse.ArgumentParser) -> None:
+def _diff(options: argparse.Namespace) -> int:
+    from scheduler.run_text import render_differences
+    from scheduler.run_view import differences
+
+    now = datetime.now(UTC)
+    one, other = _view(options.run, now), _view(options.other, now)
+    found, dag_diff = list(differences(one, other)), _dag_diff(one, other)
+    if options.json:
+        rows = [{"what": what, "values": values} for what, *values in found]
+        print_json({"runs": [one["run_id"], other["run_id"]], "differences": rows, "dag_diff": dag_diff})
+    else:
+        show(render_differences((one["run_id"], other["run_id"]), found, dag_diff, width()))
+    return 0
+
+
+def _dag_diff(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """Return the lines in which the files of two runs' DAGs differ, as diff -u has them; none without both copies."""
+    import difflib
+
+    from workers.dag_copies import DagGone, copies_of, read_copy
+    from workers.settings import read_settings
+
+    versions = (one["dag_version"], other["dag_version"])
+    if None in versions or versions[0] == versions[1]:
+        return []
+    directory = copies_of(Path(read_settings(os.environ).run_logs_dir))
+    try:
+        texts = [read_copy(directory, version).decode("utf-8", "replace").splitlines() for version in versions]
+    except DagGone:
+        return []
+    names = [f"{run['dag']} of {run['run_id']}" for run in (one, other)]
+    return list(difflib.unified_diff(texts[0], texts[1], names[0], names[1], lineterm=""))
+
+
+def _stats(options: argparse.Namespace) -> int:
+    from scheduler.run_stats import read_stats
+    from scheduler.run_text import render_stats
+    from scheduler.text import BLOCKS
+    from workers.settings import read_settings
+
+    since = read_since("--since", options.since, datetime.now(UTC))
+    settings = read_settings(os.environ)
+    rows = read_stats(Path(settings.state_path), since, options.schedule)
+    if options.schedule and not rows:
+        names = known_schedules(read_history(settings))
+        if options.schedule not in names:
+            raise UnknownName("schedule", options.schedule, names)
+    if options.json:
+        print_json(rows)
+    else:
+        levels = BLOCKS if can_show(BLOCKS, sys.stdout.encoding) else _ASCII_LEVELS
+        show(render_stats(rows, width(), levels))
+    return 0
+
+
+def _add_show(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="a run's id")
-    parser.add_argument("task", metavar="TASK", nargs="?", help="only of this task")
-    parser.add_argument("-f", "--follow", action="store_true", help="go on until the run has ended")
-    parser.add_argument("--tail", type=whole_number(1, 1_000_000), metavar="N", help="only the last lines")
     parser.add_argument(
-        "--attempt", type=whole_number(1, 1_000_000), metavar="N", help="of the run (default: the newest)"
+        "--attempt",
+        type=whole_number(1, 1_000_000),
+        metavar="N",
+        help="its tasks in this attempt (default: the newest)",
     )
 
 
-COMMANDS = {"logs": Command("what the tasks of a run have said, in the order of time", _logs, _add_logs)}
+def _add_diff(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN", help="a run's id")
+    parser.add_argument("other", metavar="RUN", help="the id of the run to compare it with")
+
+
+def _add_stats(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("schedule", metavar="SCHEDULE", nargs="?", help="of one schedule")
+    parser.add_argument(
+        "--since", metavar="T", default="30d", help="since this ISO time, or in the last while (default: 30d)"
+    )
+
+
+COMMANDS = {
+    "show": Command("one run: why it ran, its attempts, its tasks with their times", _show, _add_show),
+    "diff": Command("what differs between two runs, and between their DAGs", _diff, _add_diff),
+    "stats": Command("how often schedules succeed, how long they take, how late they start", _stats, _add_stats),
+}

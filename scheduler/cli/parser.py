@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-from workers.errors import TickpoolError
+from workers.errors import TickpoolError, did_you_mean
 from workers.units import Duration, InvalidDuration
 
 from .output import complain
@@ -23,17 +24,34 @@ __all__ = [
     "add_dir",
     "number",
     "read_moment",
+    "read_since",
     "read_until",
     "whole_number",
 ]
+
+
+_UNKNOWN = re.compile(r"unrecognized arguments: (--?[^\s=]+)")
 
 
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line."""
 
     def error(self, message: str) -> NoReturn:
-        complain(f"{self.prog}: {message} (see {self.prog} --help)")
+        complain(f"{self.prog}: {message}{self._near(message)} (see {self.prog} --help)")
         sys.exit(2)
+
+    def _near(self, message: str) -> str:
+        """Name the option that was meant by one that is not known."""
+        found = _UNKNOWN.match(message)
+        if found is None:
+            return ""
+        parsers: list[argparse.ArgumentParser] = [self]
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                parsers += action.choices.values()
+        known = [option for parser in parsers for action in parser._actions for option in action.option_strings]
+        near = did_you_mean(found[1], known)
+        return near if near.endswith("?") else ""
 
 
 class Command(NamedTuple):
@@ -113,3 +131,11 @@ def read_until(option: str, text: str, now: datetime) -> datetime:
         return read_moment(option, text)
     except InvalidMoment:
         raise InvalidUntil(option, text) from None
+
+
+def read_since(option: str, text: str, now: datetime) -> datetime:
+    """Read a moment, or a duration before now, as an aware datetime in UTC. Raises InvalidUntil."""
+    try:
+        return now - Duration.parse(text)
+    except (InvalidDuration, OverflowError):
+        return read_until(option, text, now)

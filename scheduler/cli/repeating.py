@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from workers.errors import TickpoolError, did_you_mean
 
-from .inspecting import UnknownRun, known_runs
+from .names import UnknownRun, known_runs
 from .operator import follow_run, opened, operator
 from .output import complain
 from .parser import Command, add_dir

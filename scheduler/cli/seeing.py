@@ -7,8 +7,7 @@ import os
 from datetime import UTC, datetime
 from pathlib import Path
 
-from workers.errors import TickpoolError, did_you_mean
-
+from .names import UnknownName
 from .output import complain, fault_row, print_json, say, show, width
 from .parser import Command, add_dir, read_until, whole_number
 
@@ -29,7 +28,7 @@ def _next(options: argparse.Namespace) -> int:
         names = [schedule.id for schedule in schedules]
         schedules = [schedule for schedule in schedules if schedule.id == options.schedule]
         if not schedules:
-            raise UnknownSchedule(options.schedule, names)
+            raise UnknownName("schedule", options.schedule, names)
     count = options.count if options.count is not None or until else _COUNT
     rows = fires_ahead(schedules, now, count=count, until=until)
     if options.json:
@@ -37,13 +36,6 @@ def _next(options: argparse.Namespace) -> int:
     else:
         show(render_fires(rows, width()))
     return 0
-
-
-class UnknownSchedule(TickpoolError):
-    """A schedule id that no file has: (the id, those that are there)."""
-
-    def __str__(self) -> str:
-        return f"no schedule `{self.args[0]}`{did_you_mean(*self.args)}"
 
 
 def _lint(options: argparse.Namespace) -> int:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from textwrap import fill, indent
 
-from scheduler.status_text import table
+from scheduler.text import table
 from workers.units import Duration
 
 from .against import Comparison, Difference, Measures

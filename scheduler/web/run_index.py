@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from scheduler.run_timers import time_of
+from workers.events import time_of
 from workers.segments import Chunk, Position
 
 __all__ = ["RunIndex", "RunRow", "Span"]

@@ -151,8 +151,20 @@ def _read_in_every_way(path: Path, keys: list[str], fields: list[str]) -> int:
     for line in history.checkpoint():
         encode_line(stamp(line, 1, "host", 1))
     json.dumps(status := gather(Settings(state_path=str(path)), NOW))
-    render(status)
+    render(status, datetime.now(UTC))
     return reader.corrupt
+
+
+def _commands(first: str, last: str) -> Iterator[list[str]]:
+    """Yield every command that reads a log, with its options and two runs that are in it."""
+    looking = ["runs", "runs --limit 1000", "runs --schedule s --since 90000d", "runs --tenant test", "status"]
+    inspecting = ["stats", "stats s --since 3650d", f"show {first}", f"show {last}", f"show {last} --attempt 1"]
+    for line in [*looking, *inspecting, f"diff {first} {last}", f"logs {first}"]:
+        yield line.split()
+        yield [*line.split(), "--json"]
+    for command in ("show", "cancel", "retry"):
+        yield ["completion", "--words", "2", "tickpool", command, ""]
+    yield ["completion", "--words", "3", "tickpool", "logs", first, ""]
 
 
 @pytest.mark.slow
@@ -171,12 +183,15 @@ def test_no_line_however_odd_stops_a_reader_or_costs_a_good_line(
     print(f"seed {seed}")
     chance = random.Random(seed)
     monkeypatch.setenv("STATE_STORE_PATH", str(path))
+    # The events of tasks are among them.
+    monkeypatch.setenv("ORCH_EVENTS_PATH", str(path))
+    first, *_, last = dict.fromkeys(str(event["run_id"]) for event in templates if event.get("run_id"))
     corrupt = files = good = 0
     for keys in _files(templates, chance, lines, path):
         fields = sorted({chance.choice(list(chance.choice(templates))) for _ in range(5)})
         corrupt += _read_in_every_way(path, keys, fields)
-        for command in (["runs"], ["runs", "--limit", "1000", "--json"], ["status"], ["status", "--json"]):
-            assert main(command) in (0, 1, 2)
+        for command in _commands(first, last):
+            assert main(command) in (0, 1, 2), command
         said = capsys.readouterr()
         assert "Traceback" not in said.err
         _append_behind(path)

@@ -26,6 +26,8 @@ __all__ = [
 ]
 
 MAX_OUTPUTS_BYTES = 32 * 1024
+# Readers of outputs recurse: one level more than Python allows would end the whole run.
+_MOST_LEVELS = 100
 
 TaskStatus: TypeAlias = Literal["success", "failed", "skipped", "upstream_failed", "cancelled", "timeout"]
 
@@ -81,7 +83,8 @@ class BadOutputs(TickpoolError):
 def as_outputs(value: object) -> dict[str, Any]:
     """Make a callable's return value into outputs: a dict as it is, None as nothing, anything else as `result`.
 
-    Raises BadOutputs when it is not JSON-able or is more than 32 KiB of it. What comes back is plain JSON.
+    Raises BadOutputs when it is not JSON-able, more than 32 KiB of it or more than 100 levels deep. What comes back is
+    plain JSON.
     """
     if value is None:
         return {}
@@ -91,11 +94,20 @@ def as_outputs(value: object) -> dict[str, Any]:
         plain: dict[str, Any] = msgspec.json.decode(text)
     except (TypeError, ValueError, RecursionError, OverflowError) as error:
         raise BadOutputs(f"the return value cannot be written as JSON: {error}") from error
+    if _is_deeper(plain, _MOST_LEVELS):
+        raise BadOutputs(f"lists and mappings are more than {_MOST_LEVELS} levels deep")
     # An event is ASCII: there `é` is six bytes long.
     size = len(text) if text.isascii() else len(json.dumps(plain))
     if size > MAX_OUTPUTS_BYTES:
         raise BadOutputs(f"{size} bytes of JSON; at most {MAX_OUTPUTS_BYTES} are kept, put more into a file")
     return plain
+
+
+def _is_deeper(value: object, levels: int) -> bool:
+    if not isinstance(value, dict | list):
+        return False
+    inner = value if isinstance(value, list) else value.values()
+    return levels == 0 or any(_is_deeper(each, levels - 1) for each in inner)
 
 
 def read_outputs(path: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import msgspec
 
 from scheduler.history import History, Run
 from scheduler.run_queue import RunQueue
-from scheduler.run_timers import time_of
+from workers.events import time_of
 from scheduler.status import processes
 from scheduler.web.feed import Feed
 from scheduler.web.fire_times import Fire

@@ -1,0 +1,124 @@
+"""The tasks of one attempt of a run as an operator looks at them: a tree, each with its times and its end. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from workers.events import Event, time_of
+from workers.run_events import LAST_WORDS
+
+__all__ = ["tasks_of"]
+
+# One of several instances of a mapped task: `per_region[0]`.
+_INSTANCE = re.compile(r"(?P<task>.+)\[[0-9]+\]")
+
+
+def tasks_of(
+    events: Sequence[Event], needs: Mapping[str, Sequence[str]], attempt: Mapping[str, Any], now: datetime
+) -> Iterator[dict[str, Any]]:
+    """Yield the tasks of an attempt, each behind one that it needs, with its `depth` below that.
+
+    `attempt` has `started_at`, `ended_at` and `status`; `needs` are those of each task, in the order of the DAG.
+    """
+    of: dict[str, list[Event]] = {name: [] for name in needs}
+    for event in events:
+        of.setdefault(str(event.get("task_id")), []).append(event)
+    for name, depth in _in_order(list(of), needs):
+        place = {"task_id": name, "depth": depth, "needs": list(needs.get(name, ()))}
+        yield {**place, **_task(of[name], attempt, now)}
+
+
+def _in_order(names: Sequence[str], needs: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, int]]:
+    """Yield every name once, what needs others behind the first of those, instances behind their mapped task."""
+    known = set(names)
+    instances: dict[str, list[str]] = {}
+    beneath: dict[str, list[str]] = {}
+    for name in names:
+        match = None if name in needs else _INSTANCE.fullmatch(name)
+        if match and match["task"] in known:
+            instances.setdefault(match["task"], []).append(name)
+        else:
+            beneath.setdefault(next((each for each in needs.get(name, ()) if each in known), ""), []).append(name)
+    left = [(name, 0) for name in reversed(beneath.get("", []))]
+    while left:
+        name, depth = left.pop()
+        yield name, depth
+        below = [*instances.get(name, ()), *beneath.get(name, ())]
+        left += [(each, depth + 1) for each in reversed(below)]
+
+
+def _task(events: Sequence[Event], attempt: Mapping[str, Any], now: datetime) -> dict[str, Any]:
+    starts = [each for each in events if each.get("event") == "task_started"]
+    last = _last_word(events)
+    began_s, started_s = time_of(attempt["started_at"]), time_of(starts[0].get("timestamp")) if starts else None
+    ended_s = time_of(last.get("timestamp")) if last else time_of(attempt["ended_at"]) or now.timestamp()
+    outputs = last.get("outputs")
+    return {
+        "status": _status(events, last, attempt),
+        "tries": len(starts),
+        "exit_code": _whole(last.get("exit_code")),
+        "signal": _whole(last.get("signal")),
+        "after_s": None if started_s is None or began_s is None else round(max(0.0, started_s - began_s), 3),
+        "duration_s": None if started_s is None or ended_s is None else round(max(0.0, ended_s - started_s), 3),
+        "cpu_s": _sum(last.get("cpu_user_s"), last.get("cpu_sys_s")),
+        "max_rss_kib": _whole(last.get("max_rss_kib")),
+        "outputs": outputs if isinstance(outputs, dict) else {},
+        "reason": _reason(events, last),
+        "is_hook": any(each.get("hook") is True for each in events),
+    }
+
+
+def _last_word(events: Sequence[Event]) -> Event:
+    """Return the event by which the task has ended; none while it runs, or while another try of it is to come."""
+    last: Event = {}
+    for event in events:
+        if event.get("event") in LAST_WORDS:
+            last = event
+        elif event.get("event") in ("task_started", "task_retried"):
+            last = {}
+    return last
+
+
+def _status(events: Sequence[Event], last: Event, attempt: Mapping[str, Any]) -> str:
+    """Say how a task is: as it ended; or, in an attempt that is over, that it never did, and began or did not."""
+    if last.get("event") == "task_kept":
+        return "kept"
+    if isinstance(last.get("status"), str):
+        return str(last["status"])
+    is_started = any(each.get("event") == "task_started" for each in events)
+    if _waits_of(events) and attempt["ended_at"] is None:
+        return "waiting"
+    if attempt["ended_at"] is not None:
+        return "unfinished" if is_started else "unstarted"
+    if events and events[-1].get("event") == "task_retried":
+        return "retrying"
+    return "running" if is_started else "waiting"
+
+
+def _waits_of(events: Sequence[Event]) -> Mapping[str, Any]:
+    """Return what a task waits for that has begun to wait; empty where it does not."""
+    waits = events[-1].get("waits") if events and events[-1].get("event") == "task_started" else None
+    return waits if isinstance(waits, dict) else {}
+
+
+def _reason(events: Sequence[Event], last: Event) -> str | None:
+    if last.get("reason"):
+        return str(last["reason"])
+    waits = _waits_of(events)
+    if not waits:
+        return None
+    if waits.get("kind") == "approval":
+        return f"asks: {waits.get('message') or 'for an approval'}"
+    return f"waits for run {waits['run']}" if waits.get("run") else "waits for its time"
+
+
+def _whole(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _sum(*values: object) -> float | None:
+    found = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+    return round(sum(found), 6) if found else None
