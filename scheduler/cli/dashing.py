@@ -41,6 +41,8 @@ def _dashboard(options: argparse.Namespace) -> int:
         from scheduler.web.app import build_app
         from scheduler.web.tokens import make_tokens, read_tokens
     except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith(("scheduler", "workers")):
+            raise
         raise MissingExtra(error.name) from None
     settings = read_settings(os.environ)
     is_secure = options.tls_cert is not None
@@ -77,7 +79,9 @@ def _add_dashboard(parser: argparse.ArgumentParser) -> None:
     add_dir(parser)
     parser.add_argument("--host", default="127.0.0.1", metavar="HOST", help="the address (default: 127.0.0.1)")
     parser.add_argument("--port", type=whole_number(1, 65535), default=8400, metavar="N", help="(default: 8400)")
-    parser.add_argument("--tokens", type=Path, metavar="FILE", help="lines NAME ROLE TOKEN (default: made beside the log)")
+    parser.add_argument(
+        "--tokens", type=Path, metavar="FILE", help="lines NAME ROLE TOKEN (default: made beside the log)"
+    )
     parser.add_argument("--tls-cert", metavar="FILE", help="a certificate, in PEM")
     parser.add_argument("--tls-key", metavar="FILE", help="its key, in PEM")
     parser.add_argument("--behind-proxy", action="store_true", help="a proxy on this machine speaks TLS with the world")

@@ -11,9 +11,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from .desk import desk_of
+from .problems import Problem
 from .views.figures import WINDOWS
 from .views.now import now_view
-from .problems import Problem
 
 __all__ = ["ROUTES", "answer"]
 

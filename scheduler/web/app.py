@@ -35,7 +35,6 @@ def build_app(
 ) -> Starlette:
     """Return the dashboard of a log and a directory of schedules, as it is called by these hosts (`name:port`)."""
     feed = Feed(settings)
-    gate_options = {"tokens": tokens, "hosts": hosts, "is_secure": is_secure}
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
@@ -56,7 +55,7 @@ def build_app(
             Mount("/static", StaticFiles(directory=_STATIC)),
         ],
         middleware=[
-            Middleware(Gate, **gate_options),
+            Middleware(Gate, tokens=tokens, hosts=hosts, is_secure=is_secure),
             Middleware(GZipMiddleware, minimum_size=1000),
         ],
         exception_handlers={Problem: _problem, HTTPException: _http_error},

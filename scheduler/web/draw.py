@@ -1,4 +1,4 @@
-"""Charts as SVG, drawn by the server: a page needs no script to show them, and no style attribute, which the CSP forbids."""
+"""Charts as SVG, drawn by the server: they need no script, and no style attribute, which the CSP forbids."""
 
 from __future__ import annotations
 

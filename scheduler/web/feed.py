@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from scheduler.history import History
 from workers.errors import TickpoolError
@@ -64,19 +64,21 @@ class Feed:
         self._look_at_present()
         self.all_bytes = sum(_size_of(path) for path in (self.settings.state_path, self.settings.events_path))
         while True:
-            changed = self._guarded(self._look_at_present) or Change(self.seq, frozenset(), frozenset())
-            runs = set(changed.runs)
-            await self._in_slices(self._past, lambda chunk: runs.update(row.run_id for row in self.index.take(chunk)))
-            await self._in_slices(self._tasks, lambda chunk: runs.update(self.index.take_tasks(chunk)))
+            changed = self._guarded(self._look_at_present)
+            runs: set[str] = set(changed.runs) if changed else set()
+            async for chunk in self._in_slices(self._past):
+                runs.update(row.run_id for row in self.index.take(chunk))
+            async for chunk in self._in_slices(self._tasks):
+                runs |= self.index.take_tasks(chunk)
             if not self.is_caught_up:
-                self.is_caught_up, runs = True, set()
+                self.is_caught_up = True
                 self._tell(Change(self.seq, frozenset(), frozenset()))
-            elif runs or changed.schedules:
-                self._tell(Change(self.seq, frozenset(runs), changed.schedules))
+            elif runs or changed:
+                self._tell(Change(self.seq, frozenset(runs), changed.schedules if changed else frozenset()))
             self.fire_times.refresh(self.history, datetime.now(UTC), _SLICE_S)
             await asyncio.sleep(_LOOK_S)
 
-    async def changes(self) -> AsyncIterator[Change]:
+    async def changes(self) -> AsyncGenerator[Change, None]:
         """Yield what changes from now on; of a listener that is slow, several changes become one."""
         queue: asyncio.Queue[Change] = asyncio.Queue(maxsize=100)
         self._listeners.add(queue)
@@ -123,11 +125,12 @@ class Feed:
         if isinstance(event.get("specs"), dict):
             schedules.update(event["specs"])
 
-    async def _in_slices(self, reader: LogReader, take: Callable[[Chunk], Any]) -> None:
+    async def _in_slices(self, reader: LogReader) -> AsyncIterator[Chunk]:
+        """Yield what is new in a log, and let the pages have their turn in between."""
         began = time.monotonic()
         try:
             for chunk in reader.chunks():
-                take(chunk)
+                yield chunk
                 if not self.is_caught_up:
                     self.read_bytes += len(chunk.lines)
                 if time.monotonic() - began > _SLICE_S:

@@ -74,7 +74,8 @@ class FireTimes:
     def soonest(self, history: History, now: datetime, limit: int) -> list[Fire]:
         """Return the next fire times of the schedules that are not paused, soonest first; one of each."""
         found = heapq.nsmallest(
-            4 * limit, ((at_s, name) for name, at_s in self._next.items() if at_s is not None and at_s > now.timestamp())
+            4 * limit,
+            ((at_s, name) for name, at_s in self._next.items() if at_s is not None and at_s > now.timestamp()),
         )
         fires = [Fire(name, at_s) for at_s, name in found if not self._is_held(history, name, at_s, now)]
         return fires[:limit]

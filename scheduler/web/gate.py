@@ -38,7 +38,7 @@ _HEADERS = {
     "Content-Security-Policy": _CSP,
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
@@ -93,7 +93,11 @@ class Gate:
         if user is None:
             if self.is_locked(_address(request)):
                 return problem(429, "Too many failed logins", "try again in five minutes", {"Retry-After": "300"})
-            if path.startswith("/api/") or path.endswith("/stream") or "text/html" not in request.headers.get("accept", ""):
+            if (
+                path.startswith("/api/")
+                or path.endswith("/stream")
+                or "text/html" not in request.headers.get("accept", "")
+            ):
                 if "authorization" in request.headers:
                     self.note_failure(_address(request))
                 return problem(401, "Who are you?", "send `Authorization: Bearer TOKEN`, or log in at /login")
@@ -161,6 +165,12 @@ class Gate:
             await send(message)
 
         return guarded
+
+
+def _is_page(request: Request) -> bool:
+    path = request.url.path
+    is_data = path.startswith("/api/") or path.endswith("/stream")
+    return not is_data and "text/html" in request.headers.get("accept", "")
 
 
 def _address(request: Request) -> str:

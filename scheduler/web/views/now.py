@@ -12,11 +12,12 @@ import msgspec
 
 from scheduler.history import History, Run
 from scheduler.run_queue import RunQueue
-from workers.events import time_of
 from scheduler.status import processes
 from scheduler.web.feed import Feed
 from scheduler.web.fire_times import Fire
 from scheduler.web.run_index import RunIndex, RunRow
+from workers.events import time_of
+
 from .figures import Figures, figures_of, quantile, recent_rows
 
 __all__ = ["Now", "Processes", "Question", "WaitingRun", "Worker", "now_view"]
@@ -205,7 +206,8 @@ def _problems(feed: Feed, supervisor: dict[str, Any], workers: list[dict[str, An
     if feed.history.drain is not None:
         yield f"nothing starts: {feed.history.drain.get('by')} has drained it"
     for fault in feed.history.faults[:10]:
-        yield f"configuration fault at {fault.get('file')}:{fault.get('line')}:{fault.get('col')}: {fault.get('reason')}"
+        place = f"{fault.get('file')}:{fault.get('line')}:{fault.get('col')}"
+        yield f"configuration fault at {place}: {fault.get('reason')}"
     for worker in workers:
         if worker["state"] == "gone":
             yield f"run {worker['run_id']} is open but its process {worker['pid']} is gone"
