@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection
 from datetime import datetime
 from pathlib import Path
 
+from scheduler.checkpoint import RUN_PARTS
 from workers.events import Event, decode_line, is_intact, iso
 from workers.numbered_lines import Block, numbered_lines
 
@@ -249,9 +250,9 @@ class _Auditor:
             return
         runs = {event["run"]["run_id"]: event["run"] for event in checkpoint if "run" in event}
         for event in checkpoint:
-            if "request" in event:
-                run_id, part = event["request"]
-                runs[run_id]["request"].update(part)
+            for part in event.keys() & set(RUN_PARTS):
+                run_id, facts = event[part]
+                runs[run_id][part].update(facts)
         limits: Event = next(
             (event["limits"] for event in checkpoint if "limits" in event), {"pools": {}, "tenants": {}}
         )
