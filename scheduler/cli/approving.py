@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable, Collection
+from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -54,7 +55,7 @@ def _answer(options: argparse.Namespace, *, is_approved: bool) -> int:
         run = history.runs.get(options.run)
         if run is None:
             raise NotOpen(options.run, [name for name, each in history.runs.items() if each.questions])
-        task = _task(options, run.questions)
+        task = _task(options, run.asks(datetime.now(UTC)))
         return [answer(run, task, options.comment, by, is_approved=is_approved)]
 
     with opened(read_settings(os.environ)) as store:
