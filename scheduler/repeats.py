@@ -93,6 +93,6 @@ def kept_tasks(dag: Dag, words: Mapping[str, Event], first: str | None) -> set[s
 
 def _is_well(word: Event | None) -> bool:
     """Say whether a task has run to a good end; one that its trigger rule left out is judged anew."""
-    if word is None or word.get("event") == "task_skipped":
+    if word is None or word.get("event") not in ("task_finished", "task_kept"):
         return False
     return word.get("status") in ("success", "skipped")

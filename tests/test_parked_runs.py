@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import os
 import queue
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
-from scheduler.history import History
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scheduler.audit import _Auditor
+from scheduler.history import History, Run
 from scheduler.repeats import rerun, retry
 from scheduler.run_queue import RunQueue
 from scheduler.run_record import RunRecord
 from scheduler.run_timers import has_news, news_events
+from scheduler.state_store import record_event
 from workers.events import Event, encode_line, stamp
 from workers.ids import child_id
+from workers.run_events import Forgotten, ended_before
+from workers.run_request import next_attempt
 
 NOON = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 
@@ -179,3 +190,169 @@ def test_no_two_tasks_and_no_two_of_their_attempts_ask_for_a_run_of_one_name() -
     below = [(child_id(*each), task, 1, 1) for each in direct for task in tasks]
     names = [child_id(*each) for each in (*direct, *below)]
     assert len(set(names)) == len(names)
+
+
+def test_a_parked_run_knows_how_its_tasks_ended_though_the_clock_was_set_back_meanwhile(tmp_path: Path) -> None:
+    log = tmp_path / "tasks.jsonl"
+    end = {"event": "task_finished", "run_id": "a", "attempt": 1, "task_id": "t", "status": "success"}
+    record_event({**end, "timestamp": "2026-11-23T11:00:00Z"}, log)
+    assert list(ended_before(log, "a", 1, {"success": 1}, (), "2026-11-23T12:00:00Z")) == ["t"]
+    with pytest.raises(Forgotten):
+        ended_before(log, "a", 1, {"success": 1}, (), "2026-11-25T12:00:00Z")
+
+
+# -- any life, cut anywhere -----------------------------------------------------------------------------------------
+
+
+class Life:
+    """Runs that live as a log could tell it: each step is what some process might do next, if there is such a thing."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.history, self.queue, self.auditor = History(), RunQueue(), _Auditor(3600.0, keeps_outcomes=False)
+        self.asked = 0
+        self.now = NOON
+        self.tell({"event": "supervisor_started", "starttime": 1, "boot_id": "b", "max_parallel": 100})
+
+    def tell(self, event: Event) -> None:
+        """Append an event, a second later."""
+        self.now += timedelta(seconds=1)
+        moment = self.now.isoformat().replace("+00:00", "Z")
+        line = stamp({"timestamp": moment, "pid": 1, **event}, len(self.events) + 1, "host", 1)
+        self.events.append(line)
+        self.history.apply(line)
+        follow(line, self.history, self.queue, self.now)
+        self.auditor._apply(line)
+
+    def step(self, act: str, number: int, other: int) -> None:
+        """Do one thing, with a run that these numbers choose."""
+        runs = self.history.runs
+        if act == "ask":
+            self.ask(
+                {"schedule_id": f"s{number % 2}", "overlap": ["allow", "queue"][number % 2], "priority": other % 3}
+            )
+        by_status = {"start": "queued", "resume": "parked", "answer": "parked", "cancel": None, "skip": None}
+        fit = [run for run in runs.values() if by_status.get(act, "running") in (None, run.status)]
+        if not fit or act in ("ask", "skip"):
+            return
+        run = fit[number % len(fit)]
+        fields = {"run_id": run.run_id, "schedule_id": run.schedule_id or None, "attempt": run.attempt}
+        if act == "start" and run.cancel is None and self.may_start(run):
+            resumed = {"resumed": True} if run.parked is not None else {}
+            self.tell(
+                {
+                    "event": "run_started",
+                    **fields,
+                    "pid": 100 + len(self.events),
+                    "boot_id": "b",
+                    "starttime": 9,
+                    **resumed,
+                }
+            )
+        elif act == "child":
+            parent = {"run_id": run.run_id, "attempt": run.attempt, "task_id": "t"}
+            self.ask({"parent": parent})
+        elif act == "question":
+            self.tell({"event": "approval_requested", **fields, "task_id": f"q{other % 3}", "message": "?"})
+        elif act == "answer" and run.questions:
+            self.tell({"event": "task_approved", **fields, "task_id": sorted(run.questions)[0], "by": "a@b"})
+        elif act == "park" and run.cancel is None:
+            self.park(run, fields, other)
+        elif act == "resume" and (run.is_due or self.is_time(run)) and run.cancel is None:
+            self.tell({"event": "run_resumed", **fields, "reason": "news" if run.is_due else "time"})
+        elif act == "cancel":
+            self.cancel(run, fields, other)
+        elif act in ("end", "fail") and run.cancel is None:
+            self.end(run, fields, act)
+
+    def ask(self, more: Event) -> None:
+        self.asked += 1
+        terms = {"retry_on_crash": True, "retries": {"max": 9, "delay_s": 3}}
+        self.tell({**asked(f"r{self.asked}"), **terms, **more})
+
+    def may_start(self, run: Run) -> bool:
+        return run.run_id in taken(copy.deepcopy(self.queue))
+
+    def is_time(self, run: Run) -> bool:
+        until = (run.parked or {}).get("until")
+        return until is not None and datetime.fromisoformat(until) <= self.now
+
+    def park(self, run: Run, fields: Event, other: int) -> None:
+        """Park a run on what it asks, on its open children, and on any open run, or until a time."""
+        waits = [{"task_id": name, "task_attempt": 1, "kind": "approval", "since_s": 1.0} for name in run.questions]
+        waits += [of_run(child.run_id) | {"kind": "dag"} for child in self.history.children.of(run.run_id)]
+        open_runs = [name for name in self.history.runs if name != run.run_id]
+        waits += [of_run(open_runs[other % len(open_runs)])] if open_runs and other % 2 else []
+        until = None if waits and other % 3 else (self.now + timedelta(seconds=3)).isoformat()
+        self.tell({"event": "run_parked", **fields, "waits": waits, "until": until, "tasks": {}})
+
+    def cancel(self, run: Run, fields: Event, other: int) -> None:
+        if run.cancel is None:
+            self.tell({"event": "cancel_requested", "run_id": run.run_id, "by": "a@b"})
+        if run.status != "running" or other % 2:
+            end = {"event": "run_finished", **fields, "status": "cancelled", "reason": "cancelled: asked for by a@b"}
+            self.tell({**end, **({"tasks": {}} if run.status == "running" else {})})
+
+    def end(self, run: Run, fields: Event, act: str) -> None:
+        end: Event = {"event": "run_finished", **fields, "status": "success", "tasks": {"success": 1}}
+        if act == "fail":
+            end |= {"status": "failed", "reason": "task `t` failed", "tasks": {"failed": 1}}
+            end |= next_attempt(run.next_request(), "failed", self.now)
+        self.tell(end)
+
+
+def follow(event: Event, history: History, run_queue: RunQueue, now: datetime) -> None:
+    run_queue.follow(event, history.runs.get(str(event.get("run_id"))))
+    run_queue.wake(now.timestamp())
+
+
+def order_of(run_queue: RunQueue, history: History) -> list[str]:
+    """Return in which order the runs go that were never held back for another of their schedule.
+
+    When one that was held back got in line stands in no line of the log.
+    """
+    names = taken(copy.deepcopy(run_queue))
+    return [name for name in names if history.runs[name].request.get("overlap") != "queue"]
+
+
+ACTS = ["ask", "ask", "start", "start", "start", "child", "question", "answer", "park", "park", "resume", "resume"]
+ACTS += ["cancel", "end", "fail", "skip"]
+STEPS = st.lists(st.tuples(st.sampled_from(ACTS), st.integers(0, 11), st.integers(0, 11)), min_size=10, max_size=80)
+
+
+@settings(max_examples=int(os.environ.get("TICKPOOL_EXAMPLES", "200")), deadline=None)
+@given(steps=STEPS, cut=st.integers(0, 80))
+def test_whoever_begins_with_a_checkpoint_knows_what_the_others_know(
+    steps: list[tuple[str, int, int]], cut: int
+) -> None:
+    life = Life()
+    for act in steps[:cut]:
+        life.step(*act)
+    history, run_queue = restored(life.history), RunQueue()
+    run_queue.load(history.runs.values())
+    run_queue.wake(life.now.timestamp())
+    rows = [stamp({"timestamp": NOON.isoformat(), **row}, 1, "host", 1) for row in life.history.checkpoint()]
+    for row in ({"event": "segment_started", "timestamp": NOON.isoformat()}, *rows):
+        life.auditor._apply(json.loads(json.dumps(row)))
+    for act in [("skip", 0, 0), *steps[cut:]]:
+        place = len(life.events)
+        life.step(*act)
+        for event in life.events[place:]:
+            history.apply(event)
+            follow(event, history, run_queue, life.now)
+        assert history.runs == life.history.runs
+        assert list(history.runs) == list(life.history.runs)
+        assert {run.run_id for run in history.parked.due()} == {run.run_id for run in life.history.parked.due()}
+        orphans = [{run.run_id for run in each.children.orphans(each.runs)} for each in (history, life.history)]
+        assert orphans[0] == orphans[1]
+        assert order_of(run_queue, history) == order_of(life.queue, life.history)
+        assert set(taken(copy.deepcopy(run_queue))) == set(taken(copy.deepcopy(life.queue)))
+        assert run_queue.qsize() == life.queue.qsize()
+        assert run_queue._at_work._places == life.queue._at_work._places
+        assert run_queue._active == life.queue._active
+        book = life.auditor.runs
+        assert {name: book._status(name, run) for name, run in book.open.items()} == {
+            name: run.status for name, run in history.runs.items()
+        }
+    assert [str(each) for each in life.auditor.ledger.violations] == []
+    assert (history.unusable, life.history.unusable) == (0, 0)

@@ -12,6 +12,7 @@ import pytest
 from service import Service, WaitFor, kill9
 
 from scheduler.audit import audit
+from scheduler.durations import read_durations
 from scheduler.state_store import record_event
 
 NOTE = 'echo "$TASK_ID $ATTEMPT" >> done'
@@ -316,6 +317,16 @@ def test_a_wait_for_a_time_is_over_at_that_time_and_one_for_a_time_that_has_pass
     wait_for(lambda: service.has_ended(run_id), timeout=20, what="its end")
     assert at.timestamp() <= int((service.root / "at").read_text()) <= at.timestamp() + 3
     assert is_clean(service)
+
+
+def test_the_length_of_a_run_is_its_time_at_work(service: Service, wait_for: WaitFor) -> None:
+    service.schedule("s", "0 9 * * *", service.tasks("d", {"id": "w", "wait": {"delay": "4s"}}))
+    service.command("tick", "--no-run", "--now", "2026-11-24T09:00:00Z")
+    started(service, wait_for)
+    wait_for(lambda: service.has_ended("s.20261124T0900Z"), 20, "its end")
+    assert end_of(service, "s.20261124T0900Z")["duration_s"] < 2
+    # So a forecast takes it to be at work for that long.
+    assert read_durations(service.log)["s"].max_s < 2
 
 
 def test_other_tasks_go_on_while_one_waits_and_what_is_approved_then_goes_on_at_once(

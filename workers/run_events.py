@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from datetime import datetime
+from contextlib import suppress
+from datetime import datetime, timedelta
 from itertools import count
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from .errors import TickpoolError
-from .events import Event, time_of
+from .events import Event, iso, time_of
 from .ids import base_of
 from .segments import read_backward
 
@@ -40,20 +41,20 @@ class Kept(NamedTuple):
 
 
 def events_of_run(path: Path, run_id: str, since: str | None = None) -> Iterator[Event]:
-    """Yield the events of a log that belong to a run, newest first; none that is older than `since` (ISO 8601, UTC).
+    """Yield the events of a log that belong to a run, newest first.
 
+    None is older than `since` (ISO 8601, UTC) by more than a day: the clock may have been set back.
     Raises LogUnreadable.
     """
-    mark, number = run_id.encode(), count(1)
+    mark, number, first = run_id.encode(), count(1), _day_before(since)
 
     def is_wanted(line: bytes) -> bool:
-        return mark in line or (since is not None and next(number) % _SAMPLE == 0)
+        return mark in line or (first is not None and next(number) % _SAMPLE == 0)
 
     for event in read_backward(path, wanted=is_wanted):
         if event is None:
             continue
-        # Of one second either may have come first.
-        if since is not None and str(event.get("timestamp"))[:19] < since[:19]:
+        if first is not None and str(event.get("timestamp")) < first:
             return
         if event.get("run_id") == run_id:
             yield event
@@ -76,11 +77,21 @@ def newer_than(since: datetime, events: Iterable[Event]) -> Iterator[Event]:
             return
 
 
+def _day_before(moment: str | None) -> str | None:
+    with suppress(ValueError, OverflowError):
+        time = datetime.fromisoformat(moment or "")
+        return iso(time - timedelta(days=1)) if time.tzinfo is not None else None
+    return None
+
+
 def last_words(task_log: Path, run_id: str, since: str | None = None) -> dict[str, Event]:
-    """Return the event by which each task of a run ended last, in whichever of its attempts; hooks are left out."""
+    """Return the event by which each task of a run ended last, in whichever of its attempts; hooks are left out.
+
+    Of one that was begun since, and has no end on record, it is the event that says so.
+    """
     found: dict[str, Event] = {}
     for event in events_of_run(task_log, run_id, since):
-        if event.get("event") in LAST_WORDS and not event.get("hook"):
+        if event.get("event") in (*LAST_WORDS, "task_started") and not event.get("hook"):
             found.setdefault(str(event.get("task_id")), event)
     return found
 

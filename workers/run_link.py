@@ -110,7 +110,7 @@ class RunLink:
         except msgspec.ValidationError as error:
             raise UnusablePark(request["run_id"], str(error)) from None
         names, attempt = {each.task_id for each in facts.waits}, int(request.get("attempt") or 1)
-        since = _day_before(request.get("timestamp"))
+        since = str(request.get("timestamp") or "") or None
         ended = ended_before(self._task_log, str(request["run_id"]), attempt, facts.tasks, names, since)
         return Before(ended, facts.waits, facts.worked_s)
 
@@ -175,7 +175,7 @@ class RunLink:
         """Return the outputs of a run's tasks by their ids, as far as they are few enough to be handed on."""
         outputs: dict[str, Any] = {}
         size = 0
-        for name, event in last_words(self._task_log, run_id, _day_before(since)).items():
+        for name, event in last_words(self._task_log, run_id, since).items():
             # A task has those of its items in its own.
             if event.get("outputs") and base_of(name) == name:
                 size += len(json.dumps({name: event["outputs"]}))
@@ -240,15 +240,7 @@ def _oldest(run_id: str) -> str | None:
     """Return a time before which nothing is on record of a run, by what its id says."""
     found = _TIME.search(run_id)
     with suppress(ValueError):  # a name that another hand made up
-        return None if found is None else _day_before(datetime.strptime(f"{found[1]}Z", "%Y%m%dT%H%M%z").isoformat())
-    return None
-
-
-def _day_before(moment: object) -> str | None:
-    """Return a time before which nothing of a run is on record that was asked for then: a clock may be set back."""
-    with suppress(ValueError, OverflowError):
-        time = datetime.fromisoformat(str(moment))
-        return iso(time - timedelta(days=1)) if time.tzinfo is not None else None
+        return iso(datetime.strptime(f"{found[1]}Z", "%Y%m%dT%H%M%z")) if found is not None else None
     return None
 
 

@@ -147,18 +147,18 @@ class _Auditor:
 
     def conclude(self, path: Path, now: datetime, *, final: bool) -> None:
         """Judge what is open at the end."""
-        self._compare_checkpoint()
+        self._use(self._compare_checkpoint)
         self.ledger.line = 0
         self.ledger.path = path
         self.ledger.count("G4", "lines", self.lines)
-        self.runs.conclude(final=final)
         until = self.services.demanded_to(now.timestamp(), self._lateness_s)
         looked_s = until if self.services.leader is not None else 0
-        self.runs.policies.conclude(looked_s)
-        self.runs.children.conclude(looked_s)
-        self.fires.conclude(until)
-        self.arrivals.conclude(until)
-        self.backfills.conclude(final=final)
+        self._use(lambda: self.runs.conclude(final=final))
+        self._use(lambda: self.runs.policies.conclude(looked_s))
+        self._use(lambda: self.runs.children.conclude(looked_s))
+        self._use(lambda: self.fires.conclude(until))
+        self._use(lambda: self.arrivals.conclude(until))
+        self._use(lambda: self.backfills.conclude(final=final))
 
     def _take_seq(self, seq: object) -> None:
         """Go on from a line that has another number than the one that follows; a line of another hand has none."""
@@ -169,29 +169,35 @@ class _Auditor:
             self.ledger.violate("G4", f"this line has the seq {seq}, and {self.seq} is due: {what}")
         self.seq = seq
 
-    def _apply(self, event: Event) -> None:
+    def _use(self, step: Callable[[], None]) -> None:
+        """Take a step; what another hand wrote may come to nothing that can be judged, and is told."""
         try:
-            name = event["event"]
-            now = seconds(event["timestamp"])
-            if self._checkpoint is not None:
-                if name == "checkpoint":
-                    self._checkpoint.append(event)
-                    return
-                self._compare_checkpoint()
-            if self.services.leader is not None:
-                self.services.pass_time(event, now, is_held=self.holds.is_draining)
-                self.runs.limits.pass_time()
-                if self.services.leads(event) and name != "clock_jumped":  # by that the clock has moved, not time
-                    self.runs.policies.look(now)
-                    self.runs.children.look(now)
-            if self.runs.workers.dead:
-                self.runs.workers.look_after_the_dead(now)
-            step = self._steps.get(name)
-            if step is not None:
-                step(event, now)
+            step()
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-            # Of another hand, perhaps; but nobody can tell what it stands for.
             self.ledger.violate("G4", f"this event cannot be used: {type(error).__name__}: {error}")
+
+    def _apply(self, event: Event) -> None:
+        self._use(lambda: self._take_event(event))
+
+    def _take_event(self, event: Event) -> None:
+        name = event["event"]
+        now = seconds(event["timestamp"])
+        if self._checkpoint is not None:
+            if name == "checkpoint":
+                self._checkpoint.append(event)
+                return
+            self._compare_checkpoint()
+        if self.services.leader is not None:
+            self.services.pass_time(event, now, is_held=self.holds.is_draining)
+            self.runs.limits.pass_time()
+            if self.services.leads(event) and name != "clock_jumped":  # by that the clock has moved, not time
+                self.runs.policies.look(now)
+                self.runs.children.look(now)
+        if self.runs.workers.dead:
+            self.runs.workers.look_after_the_dead(now)
+        step = self._steps.get(name)
+        if step is not None:
+            step(event, now)
 
     def _missed(self, event: Event, now: float) -> None:
         self.fires.miss(event)

@@ -15,7 +15,10 @@ from service import Service
 
 from scheduler.cli import main
 from scheduler.history import History
-from scheduler.state_store import StateStore, index_by, last_runs
+from scheduler.open_runs import is_fit
+from scheduler.run_queue import RunQueue
+from scheduler.run_timers import RunTimers, news_events, timer_events
+from scheduler.state_store import StateStore, index_by, last_runs, record_event
 from scheduler.status import gather
 from scheduler.status_text import render
 from workers.event_log import EventLog
@@ -28,6 +31,7 @@ Count = Callable[[int, int], int]
 Figure = Callable[[str], None]
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 A_FILE = 250
+PARKED = "p.20261123T1100Z"
 
 # In JSON, as another hand may write it; msgspec or json would not write all of these.
 VALUES = [
@@ -71,10 +75,54 @@ def templates(service: Service, wait_for: WaitFor) -> list[Event]:
         {"event": "checkpoint", "judged": ["s", [1, 2, 3]]},
         {"event": "checkpoint", "fault": {"file": "f", "line": 1, "col": 1, "reason": "r"}},
         {"event": "supervisor_started", "pid": os.getpid(), "starttime": 1, "boot_id": "b", "max_parallel": 3},
+        *_of_parked_runs(),
     ]  # fmt: skip
     # The checkpoint as it is in the middle of things: with open runs.
     made += History([event for event in found if event["event"] != "run_finished"]).checkpoint()
     return found + [stamp(event, 7, "host", 1) for event in made]
+
+
+def _of_parked_runs() -> list[Event]:
+    """Return what is told of runs that ask, wait, and have asked for others; and of backfills and operators."""
+    run = {"run_id": PARKED, "schedule_id": "s", "minute": "2026-11-23T11:00:00Z", "attempt": 1}
+    child = {"run_id": f"{run['run_id']}.sub", "attempt": 1, "dag": "dags/d.yaml", "project": "."}
+    process = {"pid": 7, "starttime": 1, "boot_id": "b"}
+    waits: list[Event] = [
+        {"task_id": "ok", "task_attempt": 1, "kind": "approval", "since_s": 1.5, "message": "?", "default": "reject"},
+        {"task_id": "w", "task_attempt": 1, "kind": "time", "since_s": 1.5, "due_s": 2.5, "until_s": 3.5},
+        {"task_id": "sub", "task_attempt": 1, "kind": "dag", "since_s": 1.5, "run": child["run_id"], "status": ["x"]},
+    ]
+    parked = {"waits": waits, "until": "2026-11-23T11:30:00Z", "tasks": {"success": 1}, "worked_s": 0.5}
+    question = {"message": "?", "until": "2099-01-01T00:00:00Z", "default": "reject"}
+    backfill = {"backfill_id": "s.backfill.1", "schedule_id": "s", "by": "a@b", "max_parallel": 1, "total": 1}
+    kept = {"request": {**run, "dag": "dags/d.yaml"}, "status": "parked", "parked": parked, "is_due": True}
+    kept |= {"run_id": run["run_id"], "schedule_id": "s", "questions": {"ok": question}}
+    return [
+        {"event": "run_requested", **run, "dag": "dags/d.yaml", "project": ".", "retry_of": 1, "kept": ["load[0-2]"]},
+        {"event": "run_started", **run, **process},
+        {"event": "run_requested", **child, "parent": {"run_id": run["run_id"], "attempt": 1, "task_id": "sub"}},
+        {"event": "approval_requested", **run, "task_id": "ok", **question},
+        {"event": "run_parked", **run, **parked},
+        {"event": "task_approved", "run_id": run["run_id"], "attempt": 1, "task_id": "ok", "by": "a@b"},
+        {"event": "task_rejected", "run_id": run["run_id"], "attempt": 1, "task_id": "ok", "by": "a@b", "comment": "c"},
+        {"event": "cancel_requested", "run_id": child["run_id"], "reason": "r", "by": "a@b"},
+        {"event": "run_resumed", **run, "reason": "news"},
+        {"event": "run_started", **run, **process, "resumed": True, "dag_version": "0123456789abcdef"},
+        {"event": "checkpoint", "run": kept},
+        {"event": "checkpoint", "run": {**kept, "status": "queued", "resumed": {"timestamp": "t", "seq": 3}}},
+        {"event": "checkpoint", "parked": [run["run_id"], {"waits": waits}]},
+        {"event": "checkpoint", "questions": [run["run_id"], {"ok": question}]},
+        {"event": "backfill_requested", **backfill, "terms": {"dag": "dags/d.yaml"}, "slots": [1795000000]},
+        {"event": "backfill_cancelled", "backfill_id": "s.backfill.1", "by": "a@b"},
+        {"event": "backfill_finished", "backfill_id": "s.backfill.1", "ended": {"success": 1}, "is_cancelled": False},
+        {"event": "checkpoint", "backfill": {**backfill, "terms": {}, "slots": [1], "open": {"r": 1}, "ended": {}}},
+        {"event": "checkpoint", "slots": ["s.backfill.1", [1795000000]]},
+        {"event": "run_bumped", "run_id": run["run_id"], "by": "a@b"},
+        {"event": "drain_started", "by": "a@b", "reason": "r"},
+        {"event": "drain_ended", "by": "a@b"},
+        {"event": "schedule_paused", "schedule_id": "s", "until": "2026-11-23T11:30:00Z", "by": "a@b", "reason": "r"},
+        {"event": "schedule_resumed", "schedule_id": "s", "by": "a@b"},
+    ]
 
 
 def _nonsense(templates: list[Event], chance: random.Random) -> bytes:
@@ -150,6 +198,11 @@ def _read_in_every_way(path: Path, keys: list[str], fields: list[str]) -> int:
     history = History(events)
     for line in history.checkpoint():
         encode_line(stamp(line, 1, "host", 1))
+    run_queue, timers = RunQueue(), RunTimers()
+    run_queue.load(run for run in history.runs.values() if is_fit(run.request))
+    timers.load(history.runs.values())
+    for event in (*timer_events(history, timers.due(4e9), NOW), *news_events(history, (), None)):
+        encode_line(stamp(event, 1, "host", 1))
     json.dumps(status := gather(Settings(state_path=str(path)), NOW))
     render(status, datetime.now(UTC))
     return reader.corrupt
@@ -190,7 +243,7 @@ def test_no_line_however_odd_stops_a_reader_or_costs_a_good_line(
     for keys in _files(templates, chance, lines, path):
         fields = sorted({chance.choice(list(chance.choice(templates))) for _ in range(5)})
         corrupt += _read_in_every_way(path, keys, fields)
-        for command in _commands(first, last):
+        for command in (*_commands(first, last), ["show", PARKED], ["approve", PARKED]):
             assert main(command) in (0, 1, 2), command
         said = capsys.readouterr()
         assert "Traceback" not in said.err
@@ -221,6 +274,28 @@ def _append_behind(path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
+def test_the_audit_answers_whatever_is_told_of_runs(
+    tmp_path: Path,
+    count: Count,
+    figure: Figure,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    seed, lines, path = random.randrange(1 << 32), count(500, 10_000), tmp_path / "fuzzed.jsonl"
+    print(f"seed {seed}")
+    monkeypatch.setenv("STATE_STORE_PATH", str(path))
+    # Without schedules, of which another hand could let the audit demand the fire times of a century.
+    templates = [stamp(event, 7, "host", 1) for event in _of_parked_runs()]
+    templates += [stamp({"event": "segment_started"}, 7, "host", 1)]
+    for _ in _files(templates, random.Random(seed), lines, path):
+        for command in (["audit"], ["audit", "--json", "--final"]):
+            assert main(command) == 1
+            assert "Traceback" not in capsys.readouterr().err
+    figure(f"{lines} odd lines (seed {seed}): each log was judged, and found wrong")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_service_starts_and_serves_on_a_log_of_odd_lines(
     service: Service, templates: list[Event], wait_for: WaitFor, count: Count, figure: Figure
 ) -> None:
@@ -246,3 +321,33 @@ def test_a_service_starts_and_serves_on_a_log_of_odd_lines(
 def _has_ended(path: Path, run_id: str) -> bool:
     ends: list[Any] = [event for event in last_runs(50, path) if event.get("event") == "run_finished"]
     return any(event.get("run_id") == run_id for event in ends)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"waits": "x"},
+        {"waits": [{"task_id": 1}]},
+        {"waits": [], "tasks": []},
+        {"waits": [], "tasks": {"success": "x"}},
+        {"waits": [], "tasks": {"success": 3}},
+        {"waits": [], "worked_s": "long"},
+        {"waits": None},
+    ],
+    ids=json.dumps,
+)
+def test_a_run_that_was_parked_by_another_hand_fails_in_a_sentence(
+    service: Service, wait_for: WaitFor, odd: Event, figure: Figure
+) -> None:
+    asked = service.ask(service.dag("d", "true"))
+    run = {"run_id": asked, "attempt": 1}
+    record_event({"event": "run_started", **run, "pid": 7, "starttime": 1, "boot_id": "b"}, service.log)
+    record_event({"event": "run_parked", **run, "waits": [], "tasks": {}, **odd}, service.log)
+    record_event({"event": "run_resumed", **run, "reason": "news"}, service.log)
+    service.start()
+    wait_for(lambda: service.has_ended(asked), 20, "its end")
+    (end,) = service.events("run_finished", asked)
+    assert end["status"] == "failed"
+    assert "internal error" not in end["reason"]
+    assert "Traceback" not in service.err()
+    figure(end["reason"])
