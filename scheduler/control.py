@@ -6,7 +6,7 @@ The log carries it: a service that is down finds it when it starts. Every event 
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,11 +20,13 @@ from .judge import run_terms
 from .limits import is_by_hand
 from .open_runs import Run
 from .pauses import Scope
+from .refusals import COMMENT_CHARS, LongComment, NotAsked, NotOpen
 from .run_timers import unstarted_end
 from .schedule_model import Schedule
 
 __all__ = [
     "answer",
+    "answer_to",
     "bump",
     "cancel",
     "cancel_backfill",
@@ -39,6 +41,7 @@ __all__ = [
     "service_of",
     "wake",
     "wake_service",
+    "with_children",
 ]
 
 _KEYS = {"schedule": "schedule_id", "tenant": "tenant"}
@@ -83,6 +86,13 @@ def cancel(run: Run, by: str) -> Iterator[Event]:
         yield unstarted_end(run, cancel_text(run.cancel or asked))
 
 
+def with_children(history: History, runs: Iterable[Run]) -> list[Run]:
+    """Return open runs, and behind them those that they have asked for, each once."""
+    named = list(runs)
+    asked_for = (child for run in named for child in history.children.of(run.run_id))
+    return list({run.run_id: run for run in (*named, *asked_for)}.values())
+
+
 def pause(scope: Scope, until: datetime | None, reason: str, by: str) -> Event:
     """Return what pauses schedules, `until` then or until they are resumed."""
     event: Event = {"event": "schedule_paused", **_named(scope), "by": by}
@@ -121,6 +131,22 @@ def answer(run: Run, task_id: str, comment: str, by: str, *, is_approved: bool) 
     name = "task_approved" if is_approved else "task_rejected"
     event: Event = {"event": name, "run_id": run.run_id, "attempt": run.attempt, "task_id": task_id, "by": by}
     return {**event, "comment": comment} if comment else event
+
+
+def answer_to(history: History, run_id: str, task_id: str | None, comment: str, by: str, *, is_approved: bool) -> Event:
+    """Return what answers a question of a run, its only one where no task is named. To be decided under the lock.
+
+    Raises LongComment, NotOpen, NotAsked.
+    """
+    if len(comment) > COMMENT_CHARS:
+        raise LongComment(len(comment))
+    run = history.runs.get(run_id)
+    if run is None:
+        raise NotOpen(run_id, [name for name, each in history.runs.items() if each.questions])
+    asked = run.questions
+    if task_id not in asked and not (task_id is None and len(asked) == 1):
+        raise NotAsked(run_id, task_id, sorted(asked))
+    return answer(run, task_id or next(iter(asked)), comment, by, is_approved=is_approved)
 
 
 def is_running(run: Run) -> bool:

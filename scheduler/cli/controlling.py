@@ -10,11 +10,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from scheduler.refusals import NotOpen
 from workers.errors import TickpoolError, did_you_mean
 
 from .holding import NothingNamed
 from .names import UnknownName, known_schedules
-from .operator import NotOpen, follow_run, opened, operator, wait
+from .operator import follow_run, opened, operator, wait
 from .output import complain, print_json, say
 from .parser import Command, add_dir, read_moment
 
@@ -129,6 +130,8 @@ def _cancel(options: argparse.Namespace) -> int:
 
 def _chosen(history: History, options: argparse.Namespace) -> list[Run]:
     """Return the open runs that the options name, and those that these have asked for. Raises NotOpen."""
+    from scheduler.control import with_children
+
     for name in options.run:
         if name not in history.runs:
             raise NotOpen(name, list(history.runs))
@@ -140,8 +143,7 @@ def _chosen(history: History, options: argparse.Namespace) -> list[Run]:
         or (options.queued and run.status == "queued")
         or (options.backfill is not None and options.backfill == run.request.get("backfill"))
     ]
-    asked_for = (child for run in named for child in history.children.of(run.run_id))
-    return list({run.run_id: run for run in (*named, *asked_for)}.values())
+    return with_children(history, named)
 
 
 def _demand_schedule(history: History, options: argparse.Namespace) -> None:
