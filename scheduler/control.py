@@ -39,6 +39,7 @@ __all__ = [
     "request_schedule",
     "resume",
     "service_of",
+    "signal_cancelled",
     "wake",
     "wake_service",
     "with_children",
@@ -186,3 +187,13 @@ def process_to_signal(run: Run, service: Identity | None) -> Identity | None:
     if run.start is None or (service is not None and not is_by_hand(run.request, run.start)):
         return None
     return run.process
+
+
+def signal_cancelled(runs: Iterable[Run], service: Identity | None) -> set[str]:
+    """Tell the processes of cancelled runs that nobody else tells; return the runs whose process is gone."""
+    lost = set()
+    for run in runs:
+        process = process_to_signal(run, service)
+        if process is not None and not send_signal(process, signal.SIGTERM):
+            lost.add(run.run_id)
+    return lost

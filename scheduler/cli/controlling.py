@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -82,9 +81,8 @@ def _request(options: argparse.Namespace) -> Event:
 
 
 def _cancel(options: argparse.Namespace) -> int:
-    from scheduler.control import cancel, cancel_backfill, process_to_signal, service_of, wake
+    from scheduler.control import cancel, cancel_backfill, service_of, signal_cancelled, wake
     from scheduler.status import is_final
-    from workers.process_id import send_signal
     from workers.settings import read_settings
 
     if not (options.run or options.schedule or options.queued or options.backfill):
@@ -113,11 +111,7 @@ def _cancel(options: argparse.Namespace) -> int:
         store.commit(decide)
         service = service_of(store.history)
         wake(service)
-        lost = set()
-        for run in runs:
-            process = process_to_signal(run, service)
-            if run.run_id not in ends and process is not None and not send_signal(process, signal.SIGTERM):
-                lost.add(run.run_id)
+        lost = signal_cancelled((run for run in runs if run.run_id not in ends), service)
         names = [run.run_id for run in runs if run.run_id not in lost]
         wait(store, lambda: ends.keys() >= set(names))
         rows = [_row(run, ends.get(run.run_id), trees.get(run.run_id, [])) for run in runs]
