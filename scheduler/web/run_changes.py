@@ -53,12 +53,12 @@ _TITLES: dict[type[TickpoolError], tuple[int, str]] = {
 
 
 class Done(msgspec.Struct):
-    """What was recorded: the run, its attempt, a sentence for the person who asked, and the page to go to."""
+    """What was recorded: the run, its attempt, a sentence for the person who asked, and the page to go to, if any."""
 
     run_id: str
     attempt: int
     message: str
-    location: str
+    location: str | None = None
 
 
 def cancel_run(settings: Settings, row: RunRow, by: str) -> Done:
@@ -77,7 +77,7 @@ def cancel_run(settings: Settings, row: RunRow, by: str) -> Done:
         service = service_of(store.history)
         wake(service)
         signal_cancelled([run for run in runs if run.status == "running"], service)
-    return Done(row.run_id, runs[0].attempt, f"Cancel of {row.run_id} asked for", f"/runs/{row.run_id}")
+    return Done(row.run_id, runs[0].attempt, f"Cancel of {row.run_id} asked for")
 
 
 def answer_run(settings: Settings, row: RunRow, task_id: str, comment: str, by: str, *, is_approved: bool) -> Done:
@@ -88,7 +88,7 @@ def answer_run(settings: Settings, row: RunRow, task_id: str, comment: str, by: 
         )
         wake_service(store.history)
     word = "Approved" if is_approved else "Rejected"
-    return Done(row.run_id, event["attempt"], f"{word} {event['task_id']}", f"/runs/{row.run_id}")
+    return Done(row.run_id, event["attempt"], f"{word} {event['task_id']}")
 
 
 def retry_run(settings: Settings, row: RunRow, by: str, *, is_failed_only: bool, first: str | None) -> Done:

@@ -21,6 +21,8 @@ _KEPT = 2000
 _OPEN = 24
 _LINE_CHARS = 8192
 _FOUND = 1000
+# Each piece of a stream goes to the loop by a thread of its own.
+_BATCH = 2000
 
 
 class LogLine(msgspec.Struct):
@@ -107,12 +109,17 @@ class LogShelf:
 
 def text_of(directory: Path, task: str | None, *, is_over: bool) -> Iterator[bytes]:
     """Yield the output of an attempt as text, as it was written; of several tasks with the time and the task."""
-    for line in RunOutput(directory, task).read(is_over=is_over):
-        text = line.text
-        if task is None:
-            at = datetime.fromtimestamp(line.time_s).astimezone().isoformat(timespec="milliseconds")
-            text = f"{at} {line.task_id} | {text}"
-        yield f"{text}\n".encode("utf-8", "replace")
+    lines = RunOutput(directory, task).read(is_over=is_over)
+    for first in range(0, len(lines), _BATCH):
+        yield b"".join(_as_text(line, is_alone=task is not None) for line in lines[first : first + _BATCH])
+
+
+def _as_text(line: Line, *, is_alone: bool) -> bytes:
+    text = line.text
+    if not is_alone:
+        at = datetime.fromtimestamp(line.time_s).astimezone().isoformat(timespec="milliseconds")
+        text = f"{at} {line.task_id} | {text}"
+    return f"{text}\n".encode("utf-8", "replace")
 
 
 def _shown(number: int, line: Line, word: str = "") -> LogLine:

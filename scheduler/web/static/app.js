@@ -66,7 +66,8 @@ function follow() {
   const stream = new EventSource("/stream");
   light.hidden = false;
   stream.addEventListener("change", refresh);
-  stream.onopen = () => { light.className = "live"; light.textContent = "live"; };
+  // What changed between the page and the stream, nobody tells: it is looked at once more.
+  stream.onopen = () => { light.className = "live"; light.textContent = "live"; refresh(); };
   stream.onerror = () => { light.className = "live lost"; light.textContent = "lost"; };
   addEventListener("pagehide", () => stream.close());
 }
