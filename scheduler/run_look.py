@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,31 +17,41 @@ from workers.settings import Settings
 from .run_record import RunRecord
 from .run_view import view
 
-__all__ = ["dag_of", "look"]
+__all__ = ["look"]
+
+Needs = dict[str, list[str]]
 
 
 def look(settings: Settings, record: RunRecord, now: datetime, attempt: int | None = None) -> dict[str, Any]:
     """Return the facts of a run as `run_view.view` does, with what its DAG and this machine's processes tell."""
-    dag = dag_of(settings, record, attempt or record.attempt)
-    needs = {} if dag is None else {task.id: list(task.needs) for task in dag.tasks}
-    run = view(record, needs, now, attempt)
+    run = view(record, _needs(settings, record, attempt or record.attempt), now, attempt)
     if run["status"] == "running" and run["attempt"] == record.attempt and _is_lost(record):
         run["reason"] = "its process is gone; the next service gives it its end"
     return run
 
 
-def dag_of(settings: Settings, record: RunRecord, attempt: int) -> Dag | None:
-    """Return the DAG of an attempt as it was or, where no copy is left, as it is; None where there is none."""
+def _needs(settings: Settings, record: RunRecord, attempt: int) -> Needs:
+    """Return what each task needs, by the DAG as it was or, where no copy is left, as it is; nothing without a DAG."""
     request = record.request
     starts = [each for each in record.named("run_started") if each.get("attempt") == attempt]
     version = (starts[-1] if starts else request).get("dag_version")
     project = Path(str(request.get("project") or "."))
     try:
         if version:
-            return load_copy(copies_of(Path(settings.run_logs_dir)), str(version), project)
-        return load_dag(project / str(request.get("dag")), project)
+            return _needs_then(copies_of(Path(settings.run_logs_dir)), str(version), project)
+        return _needs_of(load_dag(project / str(request.get("dag")), project))
     except (TickpoolError, OSError, ValueError):
-        return None
+        return {}
+
+
+@lru_cache(64)
+def _needs_then(copies: Path, version: str, project: Path) -> Needs:
+    # A page is shown again with every change; what a version says never changes.
+    return _needs_of(load_copy(copies, version, project))
+
+
+def _needs_of(dag: Dag) -> Needs:
+    return {task.id: list(task.needs) for task in dag.tasks}
 
 
 def _is_lost(record: RunRecord) -> bool:

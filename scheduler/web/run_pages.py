@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from urllib.parse import urlencode
@@ -20,11 +20,14 @@ from .pages import render
 from .run_output import text_of
 from .run_requests import at_of, filters_of, in_thread, look_at_run, number_of, past_of, read_log, row_of, task_of
 from .views.history import KINDS, STATUSES, run_page
+from .views.run import TaskView
 
 __all__ = ["ROUTES"]
 
 _OPEN = ("queued", "running", "parked")
+_GOOD = ("success", "skipped", "kept")
 _VALUE_CHARS = 2000
+_MOST_ROWS = 500
 # What the form of the page History has, in its order.
 _FIELDS = ("q", "schedule", "tenant", "status", "kind", "since", "until")
 
@@ -41,6 +44,7 @@ async def _run(request: Request) -> Response:
         "run.html",
         {
             "run": view,
+            "tasks": _shown(view.tasks),
             "log": log,
             "find": query.get("find", "").strip(),
             "whole_s": max(lengths, default=0.0) or 1.0,
@@ -95,6 +99,14 @@ async def _history(request: Request) -> Response:
             "local": _local,
         },
     )
+
+
+def _shown(tasks: Sequence[TaskView]) -> Sequence[TaskView]:
+    """Return the tasks that the page has room for, those that have not ended well among them, in their order."""
+    if len(tasks) <= _MOST_ROWS:
+        return tasks
+    by_want = sorted(range(len(tasks)), key=lambda place: tasks[place].status in _GOOD)
+    return [tasks[place] for place in sorted(by_want[:_MOST_ROWS])]
 
 
 def _link(kept: Mapping[str, str], changes: Mapping[str, object]) -> str:
