@@ -14,7 +14,10 @@ from .event_lines import LINE_BYTES, in_lines, size_of
 from .open_runs import Run, number
 from .verdicts import KEPT, Range, ScheduleState
 
-__all__ = ["checkpoint_lines", "run_of", "states_of"]
+__all__ = ["RUN_PARTS", "checkpoint_lines", "restore_part", "run_of", "states_of"]
+
+# What of a run may stand in lines of its own.
+RUN_PARTS = ("request", "parked", "questions")
 
 _POINTS_A_LINE = 1000
 
@@ -51,6 +54,14 @@ def run_of(kept: Any) -> Run:
     return run
 
 
+def restore_part(runs: Mapping[str, Run], part: str, row: Any) -> Run:
+    """Take a part of one of these runs from a line of its own; return the run. Raises as `run_of`."""
+    run_id, facts = row
+    kind = dict[str, dict[str, Any]] if part == "questions" else dict[str, Any]
+    getattr(runs[run_id], part).update(msgspec.convert(facts, kind))
+    return runs[run_id]
+
+
 def states_of(event: Event) -> Iterator[tuple[str, ScheduleState]]:
     """Yield the schedules that a line of a checkpoint holds, by id. Raises as `run_of`."""
     for row in event.get("schedules", ()):
@@ -59,15 +70,18 @@ def states_of(event: Event) -> Iterator[tuple[str, ScheduleState]]:
 
 
 def _run_lines(run: Run) -> Iterator[Event]:
-    """Yield one event for a run, or more where its request nearly fills a line already."""
+    """Yield one event for a run, or more where its request, or what it asks, nearly fills a line already."""
     whole = {"event": "checkpoint", "run": msgspec.to_builtins(run)}
     if size_of(whole) <= LINE_BYTES:
         yield whole
         return
-    start = msgspec.structs.replace(run, request={name: run.request.get(name) for name in ("run_id", "schedule_id")})
+    request = {name: run.request.get(name) for name in ("run_id", "schedule_id")}
+    parked: dict[str, Any] | None = None if run.parked is None else {}
+    start = msgspec.structs.replace(run, request=request, parked=parked, questions={})
     yield {"event": "checkpoint", "run": msgspec.to_builtins(start)}
-    for name, value in run.request.items():
-        yield {"event": "checkpoint", "request": [run.run_id, {name: value}]}
+    for part in RUN_PARTS:
+        for name, value in (getattr(run, part) or {}).items():
+            yield {"event": "checkpoint", part: [run.run_id, {name: value}]}
 
 
 def _row(item: tuple[str, ScheduleState]) -> list[Any]:

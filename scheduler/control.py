@@ -144,7 +144,7 @@ def answer_to(history: History, run_id: str, task_id: str | None, comment: str, 
     run = history.runs.get(run_id)
     if run is None:
         raise NotOpen(run_id, [name for name, each in history.runs.items() if each.questions])
-    asked = run.questions
+    asked = run.asks(now)
     if task_id not in asked and not (task_id is None and len(asked) == 1):
         raise NotAsked(run_id, task_id, sorted(asked))
     return answer(run, task_id or next(iter(asked)), comment, by, is_approved=is_approved)

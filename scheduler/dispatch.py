@@ -15,7 +15,6 @@ from typing import Any
 from workers.event_log import LogNotFlushed
 from workers.events import Event
 from workers.failpoints import reach
-from workers.ids import ID_RULE, RUN_ID_RULE, is_id, is_run_id
 from workers.pool import Died, Finished, WorkerPool
 from workers.process import Identity, is_alive
 from workers.process_tree import reap_orphans, sweep
@@ -24,8 +23,9 @@ from workers.settings import Settings
 
 from .cancels import Cancels
 from .history import History
-from .open_runs import Run
+from .open_runs import Run, is_fit
 from .owed import Owed
+from .parked_runs import parent_of
 from .process_watch import ProcessWatch
 from .recovery import exit_text, lost_finish, lost_runs, sweep_runs
 from .run_queue import RunQueue
@@ -38,7 +38,6 @@ logger = logging.getLogger(__name__)
 _WAIT_S = 0.2
 _KILLED_WITHIN_S = 5.0
 _FLUSH_S = 0.5
-_LONGEST_MINUTE = 64
 _KILLED = ("cancelled: its worker was killed", "cancelled")
 _ASKING = ("schedule_enqueued", "run_requested")
 
@@ -77,7 +76,7 @@ class Dispatcher:
         self._close(lost_runs(runs.values(), is_alive), "its worker did not outlive the service", now)
         self._owed.record()
         self.queue.limits = self.store.history.limits
-        self.queue.load(run for run in runs.values() if self._is_fit(run.request))
+        self.queue.load(run for run in runs.values() if is_fit(run.request))
         self._timers.load(runs.values())
         self._cancels.load(runs.values())
         for run in runs.values():
@@ -86,13 +85,25 @@ class Dispatcher:
         self.store.follow(self._follow)
 
     def take(self, requests: Collection[RunRequest]) -> None:
-        """Be concerned with these requests only, whatever else the log asks for; limits on record hold for them."""
-        self.queue.limits = self.store.history.limits
-        for request in requests:
+        """Be concerned with these requests only, which the log has, and with the runs that they have asked for.
+
+        Limits on record hold for them.
+        """
+        history = self.store.history
+        names = dict.fromkeys(str(request["run_id"]) for request in requests)
+        children = [run for name in names for run in history.children.of(name)]
+        self.queue.limits = history.limits
+        for request in (*requests, *(run.next_request() for run in children)):
             self.queue.put(request)
-        self._timers.load(Run(str(each["run_id"]), "", each, int(each.get("attempt") or 1)) for each in requests)
-        self._only = {str(request["run_id"]) for request in requests}
+        self._only = {*names, *(run.run_id for run in children)}
+        ours = [history.runs[name] for name in self._only if name in history.runs]
+        self._timers.load(ours)
+        self._cancels.load(ours)
         self.store.follow(self._follow)
+
+    def has_open_runs(self) -> bool:
+        """Say whether one of those that this process is concerned with is open."""
+        return not (self._only or set()).isdisjoint(self.store.history.runs)
 
     def start_workers(self) -> None:
         """Replace the workers that are missing; a system that gives no process now is asked again later."""
@@ -133,9 +144,8 @@ class Dispatcher:
             rests_s.append(max(0.0, self._dirty_since + _FLUSH_S - time.monotonic()))
         if self._owed or (not self.queue.empty() and not self._is_draining() and (held_s or self.pool.free())):
             rests_s.append(held_s)
-        now_s = time.time()
         times_s = (self.queue.next_wake(), self._timers.next_wake())
-        rests_s += [max(held_s, at_s - now_s) for at_s in times_s if at_s is not None]
+        rests_s += [max(held_s, at_s - time.time()) for at_s in times_s if at_s is not None]
         rests_s += [self._cancels.wake_s(), held_s if self._cancels.has_waiting() else None]
         return min((each for each in rests_s if each is not None), default=None)
 
@@ -255,44 +265,35 @@ class Dispatcher:
     def _follow(self, event: Event) -> None:
         """Keep the queue in step with the log, and note the foreign processes that have runs."""
         name, run_id = event.get("event"), str(event.get("run_id"))
-        if self._only is not None and name in _ASKING and self._is_child_of_ours(event):
+        run = self.store.history.runs.get(run_id)
+        if self._only is not None and name in _ASKING and run is not None and parent_of(run) in self._only:
             self._only.add(run_id)
         elif self._only is not None and (run_id not in self._only or name in _ASKING):
             return
         self._timers.follow(event)
         self._cancels.follow(event)
-        run = self.store.history.runs.get(run_id)
-        if name in _ASKING and run is not None and run.status == "queued" and not self._is_fit(event):
+        if name in (*_ASKING, "run_resumed") and run is not None and run.status == "queued" and not is_fit(run.request):
             return
         self.queue.follow(event, run)
         if name == "run_started" and run is not None and run.process and run.process.pid not in self.pool.pids():
             self._watch.add(run.process)
 
-    def _is_child_of_ours(self, request: RunRequest) -> bool:
-        parent = request.get("parent")
-        return isinstance(parent, dict) and self._only is not None and parent.get("run_id") in self._only
-
     def _is_draining(self) -> bool:
         """Say whether an operator wants nothing started; who runs what it was given is not asked."""
         return self._only is None and self.store.history.drain is not None
 
-    def _is_fit(self, request: RunRequest) -> bool:
-        """Say whether the events of the run can be recorded; a request that was written by another hand may be odd."""
-        schedule_id, minute = request.get("schedule_id") or "none", str(request.get("minute"))
-        fits = is_run_id(request.get("run_id")) and is_id(schedule_id) and len(minute) <= _LONGEST_MINUTE
-        if not fits:
-            rule = ID_RULE if is_run_id(request.get("run_id")) else RUN_ID_RULE
-            logger.error("run %.200r of schedule %.200r is left alone: %s", request.get("run_id"), schedule_id, rule)
-        return fits
-
     def _next_waiting(self) -> RunRequest | None:
-        """Take the next request of the queue that nobody else has taken meanwhile."""
+        """Take the next request of the queue that nobody else has taken meanwhile, as the log has it now."""
         while not self.queue.empty():
             request = self.queue.get_nowait()
             if self._is_waiting(request):
-                return request
+                return self._present(request)
             self.queue.forget(request)
         return None
+
+    def _present(self, request: RunRequest) -> RunRequest:
+        """Return the request of a waiting run as it is now: since it was handed out the run may have been parked."""
+        return self.store.history.runs[str(request["run_id"])].next_request()
 
     def _is_waiting(self, request: RunRequest) -> bool:
         run_id, history = str(request["run_id"]), self.store.history
@@ -305,7 +306,7 @@ class Dispatcher:
             self._owed.hold()
         elif result.status == "unclaimed" and self._is_waiting(outcome.request):
             logger.error("run %s waits: %s", result.run_id, result.reason)
-            self.queue.put_back(outcome.request)
+            self.queue.put_back(self._present(outcome.request))
             self._owed.hold()
 
     def _bury(self, outcome: Died, now: datetime) -> None:
@@ -320,11 +321,10 @@ class Dispatcher:
             logger.warning("%s", text)
             place = len(self._owed)
             self._lose(process, now, text)
-            run_id = request["run_id"] if request else None
-            exited = {"event": "worker_exited", "worker_pid": process.pid, "reason": text, "run_id": run_id}
-            self._owed.add(exited, place=place)
+            exited = {"event": "worker_exited", "worker_pid": process.pid, "reason": text}
+            self._owed.add({**exited, "run_id": request["run_id"] if request else None}, place=place)
         if request and self._is_waiting(request):
-            self.queue.put_back(request)
+            self.queue.put_back(self._present(request))
         elif request:
             self.pool.forgive()
 

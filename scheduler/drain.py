@@ -65,13 +65,16 @@ def drain_queue(run_queue: RunQueueLike, max_parallel: int = 3) -> list[dict[str
     def note(event: Event) -> None:
         if event.get("event") == "run_finished" and not event.get("next_attempt") and event.get("run_id") in names:
             ends[str(event["run_id"])] = event
+        elif event.get("event") == "run_requested" and event.get("parent"):
+            # Beside what its parent has at work it needs a worker of its own.
+            dispatcher.pool.size = min(max_parallel, dispatcher.pool.size + 1)
 
     try:
         waiting = _admit(dispatcher.store, requests, named)
         names = {request["run_id"] for request in waiting}
         dispatcher.store.follow(note)
         dispatcher.take(waiting)
-        dispatcher.run_until(lambda: len(ends) == len(waiting))
+        dispatcher.run_until(lambda: len(ends) == len(waiting) and not dispatcher.has_open_runs())
     finally:
         dispatcher.close()
     # Each end is told once: a second request for the same run was refused.

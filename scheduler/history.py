@@ -17,7 +17,7 @@ from workers.process_id import recorded_identity
 
 from .arrivals import Arrivals
 from .backfills import Backfills
-from .checkpoint import checkpoint_lines, run_of, states_of
+from .checkpoint import RUN_PARTS, checkpoint_lines, restore_part, run_of, states_of
 from .event_lines import in_lines
 from .limits import Limits
 from .open_runs import Run, epoch, number
@@ -143,7 +143,8 @@ class History:
             request = {name: event.get(name) for name in ("run_id", "schedule_id", "minute", "attempt")}
             run = Run(run_id, schedule_id, request)
             self._open_run(run)
-        run.status, run.attempt, run.start = "running", attempt, event
+        self.parked.remove(run)
+        run.status, run.attempt, run.start, run.resumed = "running", attempt, event, None
 
     # running -> parked
     def _parked(self, run: Run, event: Event) -> None:
@@ -159,8 +160,9 @@ class History:
         if event.get("next_attempt"):
             attempt, retry_at = number(event["next_attempt"]), event.get("retry_at")
             _check_moment(retry_at)
+            self.parked.remove(run)
             run.status, run.attempt, run.retry_at, run.start = "queued", attempt, retry_at, None
-            run.parked, run.is_due, run.questions = None, False, {}
+            run.parked, run.resumed, run.is_due, run.questions = None, None, False, {}
             self.children.touch()
             return
         self._close_run(run)
@@ -184,6 +186,10 @@ class History:
         else:
             self._open[run.schedule_id] = {run.run_id: None}
         self.runs[run.run_id] = run
+        self._relate(run)
+
+    def _relate(self, run: Run) -> None:
+        """Take note of what a run has to do with others."""
         self.children.open(run)
         if run.status == "parked":
             self.parked.add(run)
@@ -192,8 +198,7 @@ class History:
         if "trigger" in event:
             self.arrivals.judge(event)
             return
-        fire_time = epoch(event["minute"])
-        self._state(event["schedule_id"], fire_time - 1).judge(fire_time)
+        self._state(event["schedule_id"], epoch(event["minute"]) - 1).judge(epoch(event["minute"]))
 
     def _missed(self, event: Event) -> None:
         first, last = epoch(event["from"]), epoch(event["to"])
@@ -268,9 +273,8 @@ class History:
             if run.run_id in self.runs:
                 self._close_run(self.runs[run.run_id])
             self._open_run(run)
-        elif "request" in event:
-            run_id, part = event["request"]
-            self.runs[run_id].request.update(msgspec.convert(part, dict[str, Any]))
+        elif part := next((each for each in RUN_PARTS if each in event), None):
+            self._relate(restore_part(self.runs, part, event[part]))
         elif "supervisor" in event:
             self._supervisor_started(event["supervisor"])
         elif "fault" in event:
@@ -320,7 +324,7 @@ _STEPS: dict[str, Callable[[History, Event], None]] = {
     "run_started": History._started,
     "run_finished": History._finished,
     "run_parked": _to_run(History._parked),
-    "run_resumed": _to_run(lambda history, run, _: history.parked.resume(run)),
+    "run_resumed": _to_run(lambda history, run, event: history.parked.resume(run, event)),
     "approval_requested": _to_run(lambda _, run, event: run.ask(event)),
     "task_approved": _to_run(lambda history, run, event: history.parked.answer(run, event)),
     "task_rejected": _to_run(lambda history, run, event: history.parked.answer(run, event)),

@@ -49,13 +49,15 @@ def tick(
     run: bool,
     on_loaded: Callable[[Configuration], None] = lambda _: None,
     on_enqueued: Callable[[list[Event]], None] = lambda _: None,
+    on_wait: Callable[[Event], None] = lambda _: None,
     on_end: Callable[[Event], None] = lambda _: None,
 ) -> Ticked:
     """Tick once. With `run`, wait until its runs have ended; those that an earlier service left waiting run too.
 
     Only the leader of a log hands out runs. While another process leads, this one waits for it to do so, and takes
-    over when it ends. The callbacks are told of each step as it is done. SIGTERM raises KeyboardInterrupt, as SIGINT
-    does; what runs is cancelled then. Raises NoSchedules, LogUnwritable, LockTimeout.
+    over when it ends. The callbacks are told of each step as it is done, `on_wait` of each `approval_requested` and
+    `run_parked`. SIGTERM raises KeyboardInterrupt, as SIGINT does; what runs is cancelled then, what is parked stays.
+    Raises NoSchedules, LogUnwritable, LockTimeout.
     """
     configuration = read_configuration(directory)
     on_loaded(configuration)
@@ -72,7 +74,7 @@ def tick(
             ticked = Ticked(configuration, ticker.tick(now, files=files), [])
             on_enqueued(ticked.requests)
             if run:
-                _see_to_the_end(ticked, ticker, dispatcher, lock, leads=leads, on_end=on_end)
+                _see_to_the_end(ticked, ticker, dispatcher, lock, leads=leads, on_wait=on_wait, on_end=on_end)
             return ticked
     finally:
         dispatcher.close()
@@ -88,7 +90,14 @@ def _lead(lock: Lock, dispatcher: Dispatcher) -> bool:
 
 
 def _see_to_the_end(
-    ticked: Ticked, ticker: Ticker, dispatcher: Dispatcher, lock: Lock, *, leads: bool, on_end: Callable[[Event], None]
+    ticked: Ticked,
+    ticker: Ticker,
+    dispatcher: Dispatcher,
+    lock: Lock,
+    *,
+    leads: bool,
+    on_wait: Callable[[Event], None],
+    on_end: Callable[[Event], None],
 ) -> None:
     """Wait until the tick's runs, those that follow them, and all that this process executes have ended.
 
@@ -98,7 +107,12 @@ def _see_to_the_end(
     runs = dispatcher.store.history.runs
 
     def note(event: Event) -> None:
-        if event.get("event") == "run_finished" and not event.get("next_attempt") and event.get("run_id") in ours:
+        name = event.get("event")
+        if event.get("run_id") not in ours:
+            return
+        if name in ("run_parked", "approval_requested"):
+            on_wait(event)
+        elif name == "run_finished" and not event.get("next_attempt"):
             ticked.ends.append(event)
             on_end(event)
 
@@ -118,6 +132,8 @@ def _see_to_the_end(
             time.sleep(_POLL_S)
             dispatcher.store.refresh()
     if leads:
+        # What is parked, and due by now, is to be run as well.
+        dispatcher.settle((), datetime.now(UTC), restart=False)
         dispatcher.run_until(is_done, lambda handed: ours.update(str(request["run_id"]) for request in handed))
 
 

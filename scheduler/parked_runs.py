@@ -34,11 +34,12 @@ class ParkedRuns:
         self.add(run)
 
     # parked -> queued
-    def resume(self, run: Run) -> None:
+    def resume(self, run: Run, event: Event) -> None:
         """Take in a `run_resumed`."""
         if run.status == "parked":
             self.remove(run)
             run.status, run.retry_at = "queued", None
+            run.resumed = {name: event[name] for name in ("timestamp", "seq") if name in event}
 
     def answer(self, run: Run, event: Event) -> None:
         """Take in a `task_approved` or `task_rejected`."""
@@ -103,11 +104,16 @@ class ChildRuns:
         """Take note that an attempt has ended, or that a run was asked for: there may be orphans."""
         self._is_touched = bool(self._of)
 
-    def of(self, run_id: str) -> Iterator[Run]:
-        """Yield the open runs that this one has asked for, and those that they have asked for."""
-        for run in [*self._of.get(run_id, {}).values()]:
-            yield run
-            yield from self.of(run.run_id)
+    def of(self, run_id: str) -> list[Run]:
+        """Return the open runs that this one has asked for, and those that they have asked for."""
+        found: dict[str, Run] = {}
+        left = [*self._of.get(run_id, {}).values()]
+        while left:
+            run = left.pop()
+            if run.run_id not in found:
+                found[run.run_id] = run
+                left += self._of.get(run.run_id, {}).values()
+        return list(found.values())
 
     def orphans(self, runs: Mapping[str, Run]) -> list[Run]:
         """Return those for which no attempt of `runs` waits any more, and that nobody has cancelled."""

@@ -17,7 +17,18 @@ __all__ = ["kept_tasks", "rerun", "retry"]
 # What a request says of its moment, and what the log put on it: neither holds for a repeat.
 _OF_THE_MOMENT = (
     *("event", "timestamp", "seq", "host", "pid", "crc", "bumped", "catchup", "trigger", "by"),
-    *("not_before", "start_by", "deadline", "on_deadline", "max_queued", "retry_of", "kept", "for_run", "backfill"),
+    *(
+        "not_before",
+        "start_by",
+        "deadline",
+        "on_deadline",
+        "max_queued",
+        "retry_of",
+        "kept",
+        "for_run",
+        "backfill",
+        "parent",
+    ),
 )
 # What a rerun with the definition of today takes from the schedule.
 _NAMES_THE_RUN = ("minute", "params", "offered")

@@ -24,6 +24,7 @@ from workers.run_request import RunRequest
 from .fair_share import FairShare
 from .history import Run, epoch
 from .limits import AtWork, Limits, is_by_hand, place_of
+from .open_runs import epoch_or_none
 from .run_order import rank_of
 
 __all__ = ["RunQueue"]
@@ -68,17 +69,26 @@ class RunQueue:
         self._skew_s = 0.0
 
     def load(self, runs: Iterable[Run]) -> None:
-        """Take the open runs of a history: the queued ones wait, the running ones hold their slots and their turn."""
+        """Take the open runs of a history: the queued ones wait, the running ones hold their slots and their turn.
+
+        What gets in line does so in the order and at the time in which it did by the log.
+        """
         waiting = []
         for run in runs:
             if run.status == "running":
                 self._begin(run.request, run.start or {})
-            elif run.status == "parked":
-                self._activate(run.request)
-            else:
+            elif run.status == "queued":
                 waiting.append(run)
-        for run in waiting:
-            self.put_later(run.next_request(), run.retry_at)
+            if run.status == "parked" or run.resumed is not None:
+                self._activate(run.request)
+        for run in sorted(waiting, key=lambda run: run.place_in_log):
+            if (moment := epoch_or_none((run.resumed or run.request).get("timestamp"))) is not None:
+                self.wake(moment)
+            if run.resumed is None:
+                self.put_later(run.next_request(), run.retry_at)
+            else:
+                self._pass_time(run.resumed)
+                self._make_ready(run.next_request(), time_of(run.request.get("timestamp")))
 
     def put(self, request: RunRequest) -> None:
         """Add a request; what is waiting, handed out or running already is not taken again."""
@@ -168,10 +178,11 @@ class RunQueue:
                 self.apply(event)
             return
         self.apply(event)
-        if run is not None and run.status == "queued" and name == "run_resumed":
+        if name == "run_resumed" and run is not None and run.resumed is not None:
             # It has waited for its turn once.
+            self._pass_time(event)
             self._make_ready(run.next_request(), time_of(run.request.get("timestamp")))
-        elif run is not None and run.status == "queued" and name == "run_finished":
+        if name == "run_finished" and run is not None and run.status == "queued":
             self.put_later(run.next_request(), run.retry_at)
 
     def put_later(self, request: RunRequest, retry_at: str | None) -> None:
@@ -306,7 +317,7 @@ class RunQueue:
             return  # of another hand; the history counts it
 
     def _pass_time(self, event: Event) -> None:
-        moment = _epoch_or_none(event.get("timestamp"))
+        moment = epoch_or_none(event.get("timestamp"))
         if moment is not None:
             self._clock_s = max(self._clock_s, int(moment + self._skew_s))
 
@@ -330,17 +341,6 @@ class RunQueue:
 
 def _schedule_of(request: RunRequest | Event) -> str:
     return str(request.get("schedule_id") or "")
-
-
-def _epoch_or_none(moment: object) -> float | None:
-    """Return a time of the log; None for what another hand wrote and is none."""
-    try:
-        if not isinstance(moment, str):
-            return None
-        # Without its fraction it is one that was read just now: events come many a second.
-        return float(epoch(f"{moment[:19]}Z" if moment[-1:] == "Z" and len(moment) > 20 else moment))
-    except (ValueError, OverflowError):
-        return None
 
 
 def _names(names: list[str]) -> str:

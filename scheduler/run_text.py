@@ -64,7 +64,7 @@ def _tasks(tasks: Sequence[Mapping[str, Any]], width: int | None) -> str:
             span(task["after_s"]),
             span(task["duration_s"]),
             span(task["cpu_s"]),
-            size(None if task["max_rss_kib"] is None else task["max_rss_kib"] * 1024),
+            size(task["max_rss_kib"] * 1024 if task["max_rss_kib"] else None),
             _bar(task, whole_s, chart),
             task["reason"] or "",
         )

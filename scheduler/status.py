@@ -44,7 +44,7 @@ def gather(settings: Settings, now: datetime, *, limit: int = _SHOWN) -> dict[st
         "workers": workers,
         "queue": _queue(history, now, limit),
         "parked": list(_parked(history)),
-        "approvals": list(_approvals(history)),
+        "approvals": list(_approvals(history, now)),
         "pools": list(_pools(history)),
         "tenants": list(_tenants(history)),
         "drain": _drain(history),
@@ -162,7 +162,8 @@ def _parked(history: History) -> Iterator[dict[str, Any]]:
     """Yield the parked runs, and what each of their tasks waits for."""
     for run in history.runs.values():
         if run.status == "parked" and run.parked is not None:
-            waits = [_wait(each) for each in run.parked.get("waits", ()) if isinstance(each, dict)]
+            listed = run.parked.get("waits")
+            waits = [_wait(each) for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
             yield {"run_id": run.run_id, "attempt": run.attempt, "until": run.parked.get("until"), "waits": waits}
 
 
@@ -170,10 +171,10 @@ def _wait(row: dict[str, Any]) -> dict[str, Any]:
     return {"task_id": row.get("task_id"), "kind": row.get("kind"), "run": row.get("run")}
 
 
-def _approvals(history: History) -> Iterator[dict[str, Any]]:
+def _approvals(history: History, now: datetime) -> Iterator[dict[str, Any]]:
     """Yield the approvals that runs ask for and nobody has given."""
     for run in history.runs.values():
-        for task_id, question in run.questions.items():
+        for task_id, question in run.asks(now).items():
             facts = {name: question.get(name) for name in ("message", "until", "default")}
             yield {"run_id": run.run_id, "task_id": task_id, "asked_at": question.get("timestamp"), **facts}
 

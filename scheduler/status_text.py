@@ -10,7 +10,7 @@ from workers.terminal import clean
 
 from .text import age, local, size, span, table
 
-__all__ = ["render", "render_runs"]
+__all__ = ["render", "render_runs", "waits_text"]
 
 _MARKS = {"well": "ok", "degraded": "DEGRADED", "down": "DOWN"}
 
@@ -60,6 +60,14 @@ def _parked_row(run: Mapping[str, Any]) -> tuple[str, ...]:
     waits = ", ".join(f"{each['task_id']} ({each['run'] or each['kind']})" for each in run["waits"][:3])
     more = f" and {len(run['waits']) - 3} more" if len(run["waits"]) > 3 else ""
     return (run["run_id"], f"{waits}{more}", local(run["until"]) if run["until"] else "-")
+
+
+def waits_text(waits: object, until: object) -> str:
+    """Say for which runs, and until when, a parked run waits; empty where it waits for people only."""
+    rows = [each for each in waits if isinstance(each, dict)] if isinstance(waits, list) else []
+    runs = [f"for run {each['run']}" for each in rows if each.get("run")]
+    more = [f"{len(runs) - 3} more"] if len(runs) > 3 else []
+    return " and ".join([*runs[:3], *more, *([f"until {local(until)}"] if until else [])])
 
 
 def _pause_row(pause: Mapping[str, Any]) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 set -eu
 lock=requirements-dev.lock
 . "$(dirname "$0")/venv.sh"
-scripts/test_tools.sh systemd zsh fish openssl
+scripts/test_tools.sh systemd zsh fish openssl chromium
 
 "$PYTHON" -m ruff check .
 "$PYTHON" -m ruff format --check .

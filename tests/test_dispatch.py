@@ -12,12 +12,14 @@ from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import psutil
 import pytest
 from service import is_running
 
 from scheduler.dispatch import Dispatcher
 from workers.events import encode_line, utc_timestamp
+from workers.failpoints import Failpoints
 from workers.lock import Lock
 from workers.process import identity
 from workers.run_request import cancel_requested
@@ -449,3 +451,25 @@ def test_a_cancel_is_signalled_once_and_one_of_a_run_by_hand_is_for_its_owner(sc
     finally:
         other.kill()
         other.wait(5)
+
+
+def test_a_run_resumed_before_its_dead_worker_is_buried_goes_on_and_does_not_begin_again(
+    scene: Scene, wait_for: WaitFor
+) -> None:
+    notes = scene.root / "notes"
+    notes.touch()
+    scene.settings = msgspec.structs.replace(scene.settings, failpoints=Failpoints(str(notes), {"after_park": 1.0}))
+    scene.ask("r")
+    tasks = [{"id": "t", "run": "echo t >> done"}, {"id": "ok", "approval": "Now?", "needs": ["t"]}]
+    (scene.root / "r.yaml").write_text(json.dumps({"id": "d", "tasks": tasks}), "ascii")
+    dispatcher = scene.begin()
+    wait_for(_turning(dispatcher, lambda: "run_started 1" in scene.story("r")))
+    wait_for(notes.read_text, what="the death of the worker behind its park")
+    scene.tell("task_approved", "r", task_id="ok", by="a@b")
+    # The answer is followed before the death of the worker is.
+    dispatcher.settle((), datetime.now(UTC))
+    assert scene.story("r")[-1] == "run_resumed 1"
+    notes.unlink()
+    wait_for(_turning(dispatcher, lambda: _ended(scene, dispatcher, "r")))
+    assert scene.story("r")[-1] == "run_finished 1 success"
+    assert (scene.root / "done").read_text("ascii") == "t\n"

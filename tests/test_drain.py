@@ -238,3 +238,62 @@ def _places() -> list[str]:
         except psutil.Error:
             continue
     return found
+
+
+def _dag(place: Path, name: str, *tasks: dict[str, Any]) -> None:
+    (place / f"{name}.yaml").write_text(json.dumps({"id": name, "tasks": tasks}), "ascii")
+
+
+def test_dags_of_dags_and_waits_are_run_by_one_worker(ask: Ask, tmp_path: Path) -> None:
+    request = ask("d")
+    _dag(tmp_path, "sub", {"id": "t", "run": "echo sub >> done"})
+    _dag(
+        tmp_path,
+        "d",
+        {"id": "sub", "dag": "sub.yaml"},
+        {"id": "rest", "wait": {"delay": "2.5s"}},
+        {"id": "then", "run": "echo then >> done", "needs": ["sub", "rest"]},
+    )
+    (outcome,) = drain_queue(_queue(request), max_parallel=1)
+    assert outcome["status"] == "success"
+    assert (tmp_path / "done").read_text("ascii") == "sub\nthen\n"
+    assert len(_events(tmp_path, "run_parked")) == 2
+
+
+@pytest.mark.parametrize("is_asked", [True, False], ids=["its_run_is_asked_for", "its_time_is_to_come"])
+def test_a_run_that_another_process_has_left_parked_goes_on(ask: Ask, tmp_path: Path, *, is_asked: bool) -> None:
+    request = {**ask("d"), "run_id": "d.1"}
+    _dag(tmp_path, "sub", {"id": "t", "run": "true"})
+    _dag(tmp_path, "d", {"id": "w", "dag": "sub.yaml"} if is_asked else {"id": "w", "wait": {"delay": "3s"}})
+    run = {"run_id": "d.1", "schedule_id": "d", "attempt": 1}
+    now_s = datetime.now(UTC).timestamp()
+    wait: dict[str, Any] = {"task_id": "w", "task_attempt": 1, "kind": "time", "since_s": now_s, "due_s": now_s + 1}
+    until = datetime.fromtimestamp(now_s + 1, UTC).isoformat()
+    if is_asked:
+        wait = {
+            "task_id": "w",
+            "task_attempt": 1,
+            "kind": "dag",
+            "since_s": now_s,
+            "run": "d.1.w",
+            "status": ["success"],
+        }
+    record_event({"event": "run_requested", **request, "attempt": 1})
+    record_event({"event": "run_started", **run, "boot_id": "b", "starttime": 1})
+    if is_asked:
+        child = {"run_id": "d.1.w", "attempt": 1, "dag": "sub.yaml", "project": str(tmp_path)}
+        record_event({"event": "run_requested", **child, "parent": {"run_id": "d.1", "attempt": 1, "task_id": "w"}})
+    record_event({"event": "run_parked", **run, "waits": [wait], "tasks": {}, "until": None if is_asked else until})
+    (outcome,) = drain_queue(_queue(request))
+    assert (outcome["status"], outcome["attempt"]) == ("success", 1)
+
+
+def test_nothing_is_left_of_the_runs_that_a_crashed_run_has_asked_for(ask: Ask, tmp_path: Path) -> None:
+    request = ask("d")
+    _dag(tmp_path, "sub", {"id": "t", "run": "echo $$ > pid; sleep 300"})
+    kill = "while [ ! -s pid ]; do sleep 0.02; done; kill -9 $PPID"
+    _dag(tmp_path, "d", {"id": "sub", "dag": "sub.yaml"}, {"id": "kill", "run": kill})
+    (outcome,) = drain_queue(_queue(request), max_parallel=2)
+    assert outcome["status"] == "crashed"
+    ends = {event["run_id"]: event["status"] for event in _events(tmp_path, "run_finished")}
+    assert (len(ends), ends[f"{outcome['run_id']}.sub"]) == (2, "cancelled")

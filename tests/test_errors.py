@@ -55,6 +55,7 @@ EXAMPLES: dict[str, tuple[object, ...]] = {
     "Changed": ("nightly.20261123T0900Z",),
     "NoRequest": ("nightly.20261123T0900Z", "its request is not on record any more"),
     "NothingToRetry": ("nightly.20261123T0900Z",),
+    "UnusablePark": ("nightly.20261123T0900Z", "Expected `array`, got `str` - at `$.waits`"),
     "UnknownTask": ("lod", "etl", ["load"]),
     "Forgotten": ("load", "logs/events.jsonl"),
     "DagGone": ("0123456789abcdef", "logs/runs/.dags", "No such file or directory"),

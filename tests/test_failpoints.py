@@ -15,6 +15,7 @@ from workers.failpoints import POINTS
 WaitFor = Callable[..., None]
 OF_LOG = ("before_lock", "inside_write", "after_write")
 OF_WORKER = ("after_claim", "after_effect", "before_finish")
+OF_PARKING = ("before_park", "after_park")
 EFFECT = 'echo "$RUN_ID $ATTEMPT" >> effects'
 
 
@@ -36,7 +37,7 @@ def _effects(service: Service) -> list[str]:
 
 
 def test_these_tests_know_every_point() -> None:
-    assert set(POINTS) == {*OF_LOG, *OF_WORKER, "before_put"}
+    assert set(POINTS) == {*OF_LOG, *OF_WORKER, *OF_PARKING, "before_put"}
 
 
 @pytest.mark.parametrize("word", ["--serve", "--once"])

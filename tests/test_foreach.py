@@ -267,7 +267,7 @@ def test_the_items_of_a_parked_run_are_neither_lost_nor_run_again(service: Servi
     wait_for(service.is_ready, what="the service")
     run_id = service.ask(dag)
     wait_for(lambda: len(service.events("approval_requested")) == 2, what="the questions")
-    wait_for(lambda: service.has_ended(f"{run_id}.sub-0", f"{run_id}.sub-1"), what="the runs")
+    wait_for(lambda: service.has_ended(f"{run_id}.sub.0", f"{run_id}.sub.1"), what="the runs")
     assert service.command("approve", run_id, "ask[1]").returncode == 0
     assert service.command("reject", run_id).returncode == 0
     wait_for(lambda: service.has_ended(run_id), what="its end")

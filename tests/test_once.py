@@ -146,3 +146,58 @@ def test_when_it_is_stopped_its_run_is_cancelled_and_nothing_is_left(
     assert once.wait(20) == 130
     assert [event["status"] for event in service.events("run_finished")] == ["cancelled"]
     assert not is_running(int(pid.read_text("ascii")))
+
+
+def test_runs_of_dag_tasks_are_run_to_their_end(service: Service) -> None:
+    service.dag("sub", "echo sub >> effects")
+    dag = service.tasks("d", {"id": "sub", "dag": "dags/sub.yaml"}, {"id": "t", "run": "echo t >> effects"})
+    service.schedule("s", "* * * * *", dag)
+    assert service.start("--once", SCHED_MAX_PARALLEL="1").wait(20) == 0
+    assert sorted((service.root / "effects").read_text("ascii").split()) == ["sub", "t"]
+    assert [event["status"] for event in service.events("run_finished")] == ["success", "success"]
+
+
+def test_a_run_that_asks_is_waited_for_in_a_line_that_says_who_is_to_answer(
+    service: Service, wait_for: WaitFor
+) -> None:
+    service.schedule("s", "0 9 * * *", service.tasks("d", {"id": "ok", "approval": "Release?"}))
+    words = ("-m", "scheduler.cli", "tick", "--dir", "schedules", "--now", "2026-11-24T09:00:00Z")
+    once = service.launch(*words)
+    run_id = "s.20261124T0900Z"
+    wait_for(lambda: service.events("run_parked", run_id), what="the question")
+    line = f"  asks      {run_id}  Release? (`tickpool approve {run_id} ok`)"
+    wait_for(lambda: line in service.out().splitlines(), what="the line")
+    assert once.poll() is None
+    assert service.command("approve", run_id).returncode == 0
+    assert once.wait(20) == 0
+
+
+def test_a_run_that_waits_for_another_run_or_a_time_says_so_and_when_it_is_stopped_it_stays_parked(
+    service: Service, wait_for: WaitFor
+) -> None:
+    waits = [{"id": "r", "wait": {"run": "other.1.20261124T0900Z"}}, {"id": "w", "wait": {"delay": "1h"}}]
+    service.schedule("s", "0 9 * * *", service.tasks("d", *waits))
+    words = ("-m", "scheduler.cli", "tick", "--dir", "schedules", "--now", "2026-11-24T09:00:00Z")
+    once = service.launch(*words)
+    run_id = "s.20261124T0900Z"
+    told = f"  waits     {run_id}  for run other.1.20261124T0900Z and until "
+    wait_for(lambda: told in service.out(), what="the line")
+    once.send_signal(signal.SIGTERM)
+    assert once.wait(20) == 130
+    assert service.story(run_id) == ["run_started 1", "run_parked 1"]
+
+
+def test_a_parked_run_of_others_is_not_waited_for_and_goes_on_when_it_is_due(
+    service: Service, wait_for: WaitFor
+) -> None:
+    service.schedule("none", "0 0 1 1 *", service.tasks("d", {"id": "ok", "approval": "Release?"}))
+    supervisor = service.start()
+    wait_for(service.is_ready)
+    asked = service.ask("dags/d.yaml")
+    wait_for(lambda: service.events("run_parked", asked))
+    kill9(supervisor)
+    assert service.start("--once").wait(20) == 0
+    assert service.story(asked) == ["run_started 1", "run_parked 1"]
+    service.command("approve", asked)
+    assert service.start("--once").wait(20) == 0
+    assert service.story(asked)[-1] == "run_finished 1 success"

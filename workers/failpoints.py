@@ -21,6 +21,8 @@ POINTS = {
     "before_put": "the request is on record, and not handed to a worker yet",
     "after_claim": "the start of the run is on record, and nothing done yet",
     "after_effect": "a task's process has ended, and nothing is recorded of it yet",
+    "before_park": "all that is left of a run waits, and the log does not say so yet",
+    "after_park": "that the run is parked is on record, and its worker has not told so yet",
     "before_finish": "the DAG is done, its end not on record yet",
 }
 

@@ -26,6 +26,10 @@ ID_RULE = "an id begins with a letter or digit and holds at most 128 letters, di
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}")
 # The instances of a task with `foreach`; several of them, as they are written shortly.
 _INSTANCE = re.compile(r"(?P<base>.+)\[(?P<first>\d{1,4})(?:-(?P<last>\d{1,4}))?\]")
+# With a dot in it, or a digit before all, the id of a task could be a task of a task, or an attempt.
+_PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+# What the run of `on_deadline` has behind the id of its run.
+_OF_DEADLINE = "deadline"
 RUN_ID_RULE = "a run id begins with a letter or digit and holds at most 200 letters, digits, `_`, `.` and `-`"
 
 
@@ -47,13 +51,15 @@ def run_id_at(name: str, minute: str) -> str:
 def child_id(run_id: str, task_id: str, attempt: int, task_attempt: int) -> str:
     """Return the id of the run that an attempt of a task asks for: `RUN.TASK`, and the numbers where they are not 1.
 
-    Where that is too long for a run id, its middle becomes a hash.
+    That of the item `load[2]` is `RUN.load.2`. Where such a name is too long for a run id, or could be that of another
+    run, its middle becomes a hash.
     """
-    # `load[2]` has signs that no id has.
-    part = task_id.replace("[", "-").replace("]", "")
-    more = f".{attempt}-{task_attempt}" if (attempt, task_attempt) != (1, 1) else ""
-    name = f"{run_id}.{part}{more}"
-    if is_run_id(name):
+    base, number = base_of(task_id), task_id[len(base_of(task_id)) :].strip("[]")
+    more = (f".{number}" if number else "") + (
+        f".{attempt}-{task_attempt}" if (attempt, task_attempt) != (1, 1) else ""
+    )
+    name = f"{run_id}.{base}{more}"
+    if is_run_id(name) and _PLAIN.fullmatch(base) and base != _OF_DEADLINE:
         return name
     mark = hashlib.sha256(name.encode()).hexdigest()[:12]
     return f"{run_id[:120]}.{mark}{more}"

@@ -93,7 +93,7 @@ class Mapped:
         }  # fmt: skip
         results = [each.outputs or None for each in ended]
         # Written in ASCII, as in an event.
-        if len(json.dumps({**summary, "results": results})) <= MAX_OUTPUTS_BYTES:
+        if any(results) and len(json.dumps({**summary, "results": results})) <= MAX_OUTPUTS_BYTES:
             summary["results"] = results
         reason = None if ended else "`foreach` has no items"
         return Outcome(

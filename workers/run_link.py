@@ -7,6 +7,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
@@ -25,7 +26,7 @@ from .segments import LogReader
 from .tasks import MAX_OUTPUTS_BYTES
 from .waiting import ANSWERS, Waiting
 
-__all__ = ["Before", "RunLink"]
+__all__ = ["Before", "RunLink", "UnusablePark"]
 
 logger = logging.getLogger(__name__)
 # After a refusal of the log.
@@ -37,6 +38,21 @@ _LATER = timedelta(milliseconds=1)
 _TIME = re.compile(r"\.(\d{8}T\d{4})\d*Z")
 # For what is told of the run itself, beside the outputs of its tasks.
 _FACTS_BYTES = 1024
+
+
+class UnusablePark(TickpoolError):
+    """A `run_parked` of another hand, by which no run can go on: (the run, what is wrong)."""
+
+    def __str__(self) -> str:
+        return f"run `{self.args[0]!s:.200}` cannot go on by its `run_parked`: {self.args[1]!s:.300}"
+
+
+class _Parked(msgspec.Struct):
+    """What a run needs of its `run_parked`."""
+
+    waits: list[Waiting]
+    tasks: dict[str, int]
+    worked_s: float = 0.0
 
 
 class Before(NamedTuple):
@@ -81,16 +97,22 @@ class RunLink:
         return self.execute is None
 
     def before(self) -> Before | None:
-        """Return what the run had come to when it was parked, if it was. Raises Forgotten, LogUnreadable."""
+        """Return what the run had come to when it was parked, if it was.
+
+        Raises UnusablePark, Forgotten, LogUnreadable.
+        """
         request = self._request
         parked = request.get("parked")
         if parked is None:
             return None
-        waits = msgspec.convert(parked["waits"], list[Waiting])
-        names, attempt = {each.task_id for each in waits}, int(request.get("attempt") or 1)
-        since = str(request.get("timestamp") or "") or None
-        ended = ended_before(self._task_log, str(request["run_id"]), attempt, parked["tasks"], names, since)
-        return Before(ended, waits, float(parked.get("worked_s") or 0.0))
+        try:
+            facts = msgspec.convert(parked, _Parked)
+        except msgspec.ValidationError as error:
+            raise UnusablePark(request["run_id"], str(error)) from None
+        names, attempt = {each.task_id for each in facts.waits}, int(request.get("attempt") or 1)
+        since = _day_before(request.get("timestamp"))
+        ended = ended_before(self._task_log, str(request["run_id"]), attempt, facts.tasks, names, since)
+        return Before(ended, facts.waits, facts.worked_s)
 
     def ask(self, waiting: Waiting) -> None:
         """Put the question of an approval on record. Raises LogUnwritable, LockTimeout, InvalidEvent."""
@@ -153,7 +175,7 @@ class RunLink:
         """Return the outputs of a run's tasks by their ids, as far as they are few enough to be handed on."""
         outputs: dict[str, Any] = {}
         size = 0
-        for name, event in last_words(self._task_log, run_id, since).items():
+        for name, event in last_words(self._task_log, run_id, _day_before(since)).items():
             # A task has those of its items in its own.
             if event.get("outputs") and base_of(name) == name:
                 size += len(json.dumps({name: event["outputs"]}))
@@ -215,12 +237,19 @@ class RunLink:
 
 
 def _oldest(run_id: str) -> str | None:
-    """Return a time before which nothing is on record of a run, by what its id says; a day is for a clock set back."""
+    """Return a time before which nothing is on record of a run, by what its id says."""
     found = _TIME.search(run_id)
-    if found is None:
-        return None
-    moment = datetime.strptime(found[1], "%Y%m%dT%H%M").replace(tzinfo=UTC)
-    return iso(moment - timedelta(days=1))
+    with suppress(ValueError):  # a name that another hand made up
+        return None if found is None else _day_before(datetime.strptime(f"{found[1]}Z", "%Y%m%dT%H%M%z").isoformat())
+    return None
+
+
+def _day_before(moment: object) -> str | None:
+    """Return a time before which nothing of a run is on record that was asked for then: a clock may be set back."""
+    with suppress(ValueError, OverflowError):
+        time = datetime.fromisoformat(str(moment))
+        return iso(time - timedelta(days=1)) if time.tzinfo is not None else None
+    return None
 
 
 def _moment(at_s: float | None) -> str | None:

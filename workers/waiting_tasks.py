@@ -9,6 +9,7 @@ import msgspec
 
 from . import params
 from .dag import Task
+from .failpoints import reach
 from .ids import child_id
 from .run_context import RunContext
 from .run_link import RunLink
@@ -146,6 +147,7 @@ class WaitingTasks:
             return False
         if next_s is not None and next_s - time.time() < _WORTH_PARKING_S:
             return False
+        reach("before_park")
         return link.park([waiting for _, waiting in self._waits.values()], tasks, worked_s)
 
     def drop(self) -> list[Task]:

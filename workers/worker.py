@@ -146,6 +146,7 @@ class Executor:
         result = self.last_result = self._run(request, run_id, attempt, stop)
         status = result["status"]
         if status == "parked":
+            reach("after_park")
             return Result(run_id, attempt, status, duration_s=round(result["duration_s"], 6))
         finish: Event = {
             "event": "run_finished",

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection
 from datetime import datetime
 from pathlib import Path
 
+from scheduler.checkpoint import RUN_PARTS
 from workers.events import Event, decode_line, is_intact, iso
 from workers.numbered_lines import Block, numbered_lines
 
@@ -97,10 +98,10 @@ class _Auditor:
             "run_parked": self.runs.park,
             "run_resumed": self.runs.resume,
             "approval_requested": lambda event, _: self.runs.parks.ask(event),
-            "task_approved": lambda event, _: self.runs.parks.answer(event),
-            "task_rejected": lambda event, _: self.runs.parks.answer(event),
+            "task_approved": self.runs.parks.answer,
+            "task_rejected": self.runs.parks.answer,
             "run_finished": self._finished,
-            "cancel_requested": lambda event, _: self.runs.policies.cancel(event),
+            "cancel_requested": self._cancelled,
             "deadline_missed": self.runs.policies.miss_deadline,
             "schedules_loaded": self._loaded,
             "calendars_loaded": lambda event, _: self.fires.load_calendars(event["calendars"]),
@@ -152,7 +153,9 @@ class _Auditor:
         self.ledger.count("G4", "lines", self.lines)
         self.runs.conclude(final=final)
         until = self.services.demanded_to(now.timestamp(), self._lateness_s)
-        self.runs.policies.conclude(until if self.services.leader is not None else 0)
+        looked_s = until if self.services.leader is not None else 0
+        self.runs.policies.conclude(looked_s)
+        self.runs.children.conclude(looked_s)
         self.fires.conclude(until)
         self.arrivals.conclude(until)
         self.backfills.conclude(final=final)
@@ -180,6 +183,7 @@ class _Auditor:
                 self.runs.limits.pass_time()
                 if self.services.leads(event) and name != "clock_jumped":  # by that the clock has moved, not time
                     self.runs.policies.look(now)
+                    self.runs.children.look(now)
             if self.runs.workers.dead:
                 self.runs.workers.look_after_the_dead(now)
             step = self._steps.get(name)
@@ -225,6 +229,10 @@ class _Auditor:
             self.backfills.end(run.request)
             self.arrivals.end(str(run.request.get("schedule_id") or ""), event, int(now))
 
+    def _cancelled(self, event: Event, _now: float) -> None:
+        self.runs.policies.cancel(event)
+        self.runs.children.cancel(event["run_id"])
+
     def _clock_jumped(self, event: Event, _now: float) -> None:
         self.fires.set_clock(event)
         self.runs.set_clock()
@@ -249,9 +257,9 @@ class _Auditor:
             return
         runs = {event["run"]["run_id"]: event["run"] for event in checkpoint if "run" in event}
         for event in checkpoint:
-            if "request" in event:
-                run_id, part = event["request"]
-                runs[run_id]["request"].update(part)
+            for part in event.keys() & set(RUN_PARTS):
+                run_id, facts = event[part]
+                runs[run_id][part].update(facts)
         limits: Event = next(
             (event["limits"] for event in checkpoint if "limits" in event), {"pools": {}, "tenants": {}}
         )
@@ -286,4 +294,4 @@ class _Auditor:
             for kind in {"judged", "others"} & event.keys():
                 self.fires.restore_points(*event[kind])
         for run in runs.values():
-            self.runs.restore(run)
+            self.runs.restore(run, runs)

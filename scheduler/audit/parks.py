@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import msgspec
@@ -34,19 +35,30 @@ class ParkBook:
         self._services = services
         self._lateness_s = lateness_s
         self._parked: dict[str, _Park] = {}
-        self._questions: dict[str, set[str]] = {}
+        # The tasks that ask, and until when they do, by run.
+        self._questions: dict[str, dict[str, float | None]] = {}
 
     def __contains__(self, run_id: str) -> bool:
         return run_id in self._parked
 
-    def park(self, event: Event) -> None:
-        """Take in a `run_parked` of a run that was on a worker."""
+    def park(self, event: Event, open_runs: Collection[str], ended: Collection[str]) -> None:
+        """Take in a `run_parked` of a run that was on a worker: nothing has come yet that it waits for."""
+        run_id, questions = event["run_id"], self._questions.get(event["run_id"], {})
         self._ledger.count("G2", "parked")
-        self._open(event["run_id"], event)
+        self._open(run_id, event)
+        for each in event["waits"]:
+            name = each.get("run")
+            if each.get("kind") == "approval" and each["task_id"] not in questions:
+                text = f"run `{run_id}` is parked for an answer to `{each['task_id']}`, which does not ask, or has it"
+                self._ledger.violate("G1", text)
+            elif name and name in ended and name not in open_runs:
+                self._ledger.violate("G5", f"run `{run_id}` is parked for the end of run `{name}`, which has ended")
+            elif each.get("kind") == "dag" and name not in open_runs:
+                self._ledger.violate("G2", f"run `{run_id}` is parked for run `{name}`, and has not asked for it")
 
     def restore(self, run: Event) -> None:
         """Take an open run from a checkpoint."""
-        self._questions[run["run_id"]] = set(run.get("questions") or ())
+        self._questions[run["run_id"]] = _questions_of(run)
         if run["status"] == "parked":
             self._open(run["run_id"], run["parked"])
             if run.get("is_due"):
@@ -69,20 +81,23 @@ class ParkBook:
     def ask(self, event: Event) -> None:
         """Take in an `approval_requested`."""
         self._ledger.count("G2", "approvals")
-        self._questions.setdefault(event["run_id"], set()).add(str(event["task_id"]))
+        self._questions.setdefault(event["run_id"], {})[str(event["task_id"])] = _moment(event.get("until"))
 
-    def answer(self, event: Event) -> None:
-        """Take in a `task_approved` or `task_rejected`: one answer a question."""
+    def answer(self, event: Event, now: float) -> None:
+        """Take in a `task_approved` or `task_rejected`: one answer a question, in its time."""
         run_id, task_id = event["run_id"], str(event["task_id"])
-        questions = self._questions.get(run_id, set())
+        questions = self._questions.get(run_id, {})
         if task_id not in questions:
             text = f"task `{task_id}` of run `{run_id}` is answered, and does not ask, or not any more"
             self._ledger.violate("G2", text)
             return
-        questions.discard(task_id)
+        until_s = questions.pop(task_id)
+        if until_s is not None and now > until_s + _SLACK_S:
+            text = f"task `{task_id}` of run `{run_id}` is answered {now - until_s:.1f} s after its time"
+            self._ledger.violate("G2", text)
         self._mark(run_id)
 
-    def end(self, run_id: str, *, is_last: bool) -> None:
+    def end(self, run_id: str, _attempt: int, *, is_last: bool) -> None:
         """Take in the end of an attempt: it waits for nothing any more, and with the last one others are due."""
         self._parked.pop(run_id, None)
         self._questions.pop(run_id, None)
@@ -93,6 +108,19 @@ class ParkBook:
         """Take in that the clock was set: moments are those of the clock before."""
         for park in self._parked.values():
             park.until_s = 0.0 if park.until_s is not None else None
+        for questions in self._questions.values():
+            questions.update(dict.fromkeys(questions))
+
+    def compare(self, run: Event) -> None:
+        """Compare with an open run of a checkpoint: what it asks, and what it waits for."""
+        run_id, park = run["run_id"], self._parked.get(run["run_id"])
+        if self._questions.get(run_id, {}).keys() != _questions_of(run).keys():
+            self._ledger.violate("G5", f"run `{run_id}` asks something else in the checkpoint")
+        if park is None or run["status"] != "parked":
+            return
+        is_same = (park.awaited, park.due_s is not None) == (_awaited(run["parked"]), bool(run.get("is_due")))
+        if not is_same or (park.until_s and park.until_s != _moment(run["parked"].get("until"))):
+            self._ledger.violate("G5", f"run `{run_id}` waits for something else in the checkpoint")
 
     def conclude(self) -> None:
         """Judge what is parked where the log ends."""
@@ -101,9 +129,7 @@ class ParkBook:
                 self._check_wait(run_id, park)
 
     def _open(self, run_id: str, facts: dict[str, Any]) -> None:
-        awaited = {str(each["run"]) for each in facts["waits"] if each.get("run")}
-        until = facts.get("until")
-        self._parked[run_id] = _Park(awaited, None if until is None else seconds(until), self._ledger.place)
+        self._parked[run_id] = _Park(_awaited(facts), _moment(facts.get("until")), self._ledger.place)
 
     def _mark(self, run_id: str) -> None:
         park = self._parked.get(run_id)
@@ -115,3 +141,15 @@ class ParkBook:
         if waited_s > self._lateness_s:
             text = f"run `{run_id}` stayed parked for {waited_s:.1f} s after what it waits for had come"
             self._ledger.violate("lateness", text, park.place)
+
+
+def _awaited(facts: dict[str, Any]) -> set[str]:
+    return {str(each["run"]) for each in facts["waits"] if each.get("run")}
+
+
+def _questions_of(run: Event) -> dict[str, float | None]:
+    return {str(name): _moment(each.get("until")) for name, each in (run.get("questions") or {}).items()}
+
+
+def _moment(moment: Any) -> float | None:
+    return None if moment is None else seconds(moment)

@@ -21,7 +21,10 @@ _SLACK_S = 1.0
 # What a request says of moments.
 _TERMS = ("not_before", "start_by", "deadline")
 # How the reason of an end begins for which somebody has asked.
-_ASKED = ("cancelled: replaced by ", "cancelled: asked for by ")
+_ASKED = (
+    *("cancelled: replaced by ", "cancelled: asked for by ", "cancelled: task `"),
+    "cancelled: the run that asked for it has ended",
+)
 _SKIPS = ("overlap", "max_queued", "start_deadline", "paused", *CLOSED)
 
 

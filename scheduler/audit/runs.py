@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from itertools import islice
 
 from workers.events import Event
 from workers.ids import is_run_id
 from workers.process import Identity, is_alive
 
+from .children import ChildBook
 from .ends import check_end, check_fields, check_next
 from .holds import HoldBook
 from .limits import LimitBook
@@ -47,6 +49,7 @@ class RunBook:
         self.limits = LimitBook(ledger, services)
         self.policies = PolicyBook(ledger, services, lateness_s)
         self.parks = ParkBook(ledger, services, lateness_s)
+        self.children = ChildBook(ledger, services, lateness_s)
         self._keeps_outcomes = keeps_outcomes
         self._ledger = ledger
         self._services = services
@@ -80,6 +83,7 @@ class RunBook:
             if event.get("attempt", 1) != 1:
                 self._ledger.violate("G1", f"run `{run_id}` is enqueued for attempt {event['attempt']}")
         not_before_s = self.policies.ask(event, self._waiting(schedule_id))
+        self.children.ask(event, self.open)
         run = self._open(run_id, schedule_id, event, event.get("attempt", 1))
         run.waits_since_s += max(0.0, not_before_s - seconds(event["timestamp"]))
 
@@ -92,12 +96,13 @@ class RunBook:
         # Of a run that ended in an older part of the log nothing is known here.
         return event["retry_of"] == event["attempt"] - 1 and last in (None, event["retry_of"]) and bool(event.get("by"))
 
-    def restore(self, run: Event) -> None:
-        """Take an open run from the checkpoint with which a log begins whose older part is gone."""
+    def restore(self, run: Event, runs: Mapping[str, Event]) -> None:
+        """Take an open run from the checkpoint with which a log begins whose older part is gone; `runs` are all."""
         schedule_id = str(run.get("schedule_id") or "")
         self._open(run["run_id"], schedule_id, dict(run["request"]), run["attempt"])
         self.policies.restore(run)
         self.parks.restore(run)
+        self.children.restore(run, runs)
         self.open[run["run_id"]].has_begun = bool(run.get("parked")) or run["status"] == "running"
         start = run.get("start")
         if run["status"] == "running" and start:
@@ -151,7 +156,7 @@ class RunBook:
         check_fields(event, run.request, self._ledger)
         self._take_off_worker(run_id, run)
         run.place = self._ledger.place
-        self.parks.park(event)
+        self.parks.park(event, self.open.keys(), self.ended.keys())
 
     # parked -> queued
     def resume(self, event: Event, now: float) -> None:
@@ -183,7 +188,8 @@ class RunBook:
         if run.worker is not None:
             self._note(run_id, attempt, str(event.get("status")))
         self._take_off_worker(run_id, run)
-        self.parks.end(run_id, is_last=not event.get("next_attempt"))
+        for book in (self.parks, self.children):
+            book.end(run_id, attempt, is_last=not event.get("next_attempt"))
         if event.get("next_attempt"):
             run.has_begun = False
             run.attempt = int(event["next_attempt"])
@@ -204,6 +210,7 @@ class RunBook:
         self._led.clear()
         self.limits.lead()
         self.policies.lead()
+        self.children.lead()
 
     def stop(self) -> None:
         """Take in that the leader has stopped: what started under it has ended."""
@@ -224,6 +231,8 @@ class RunBook:
             if kept[run_id] != ours[run_id]:
                 text = f"run `{run_id}` is {ours[run_id]} in the older segments and {kept[run_id]} in the checkpoint"
                 self._ledger.violate("G5", text)
+        for run in runs:
+            self.parks.compare(run)
 
     def conclude(self, *, final: bool) -> None:
         """Judge what is open where the log ends; `final` says that nothing may be."""
@@ -323,6 +332,7 @@ class RunBook:
         """Take in that the clock was set: what was to be tried again at a time of the old one may come any time."""
         self.policies.set_clock()
         self.parks.set_clock()
+        self.children.lead()
         for run in self.open.values():
             if run.retry_at_s or run.request.get("not_before"):
                 run.retry_at_s, run.waits_since_s = 0.0, math.inf

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,8 @@ def _answer(options: argparse.Namespace, *, is_approved: bool) -> int:
     by = operator()
 
     def decide(history: History) -> list[Event]:
-        return [answer_to(history, options.run, options.task, options.comment, by, is_approved=is_approved)]
+        now, name = datetime.now(UTC), options.task
+        return [answer_to(history, options.run, name, options.comment, now, by, is_approved=is_approved)]
 
     with opened(read_settings(os.environ)) as store:
         (event,) = store.commit(decide)

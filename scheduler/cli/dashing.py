@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import argparse
 import os
+import select
+import socket
+import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from workers.errors import TickpoolError
 
 from .output import say, say_json
 from .parser import Command, add_dir, whole_number
+
+if TYPE_CHECKING:
+    import uvicorn
 
 __all__ = ["COMMANDS"]
 
@@ -22,6 +29,13 @@ class MissingExtra(TickpoolError):
 
     def __str__(self) -> str:
         return f"the dashboard needs the package `{self.args[0]}`: pip install 'tickpool[web]'"
+
+
+class PortTaken(TickpoolError):
+    """An address at which nothing can listen: (the host, the port, why)."""
+
+    def __str__(self) -> str:
+        return f"cannot listen at {self.args[0]}:{self.args[1]}: {self.args[2]}; name another with --host and --port"
 
 
 class OpenToAll(TickpoolError):
@@ -45,6 +59,7 @@ def _dashboard(options: argparse.Namespace) -> int:
             raise
         raise MissingExtra(error.name) from None
     settings = read_settings(os.environ)
+    _demand_port(options.host, options.port)
     is_secure = options.tls_cert is not None
     if options.host not in _LOOPBACK and not (is_secure or options.behind_proxy):
         raise OpenToAll(options.host)
@@ -71,8 +86,33 @@ def _dashboard(options: argparse.Namespace) -> int:
     )
     tell = say_json if options.json else say
     tell(f"Dashboard at {'https' if is_secure else 'http'}://{options.host}:{options.port}, tokens in {path}")
-    uvicorn.Server(config).run()
-    return 0
+    server = uvicorn.Server(config)
+    if options.with_pid is not None:
+        threading.Thread(target=_stop_with, args=(options.with_pid, server), daemon=True).start()
+    server.run()
+    return 0 if server.started else 2
+
+
+def _demand_port(host: str, port: int) -> None:
+    """Raise PortTaken where nothing can listen there: the server itself tells that in its own words, and by exit 1."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise PortTaken(host, port, error.strerror) from None
+
+
+def _stop_with(pid: int, server: uvicorn.Server) -> None:
+    """Stop the server when a process has ended."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        server.should_exit = True
+        return
+    select.select([pidfd], [], [])
+    server.should_exit = True
 
 
 def _add_dashboard(parser: argparse.ArgumentParser) -> None:
@@ -81,6 +121,9 @@ def _add_dashboard(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=whole_number(1, 65535), default=8400, metavar="N", help="(default: 8400)")
     parser.add_argument(
         "--tokens", type=Path, metavar="FILE", help="lines NAME ROLE TOKEN (default: made beside the log)"
+    )
+    parser.add_argument(
+        "--with", dest="with_pid", type=whole_number(1, 1 << 22), metavar="PID", help="end when this process ends"
     )
     parser.add_argument("--tls-cert", metavar="FILE", help="a certificate, in PEM")
     parser.add_argument("--tls-key", metavar="FILE", help="its key, in PEM")

@@ -41,7 +41,9 @@ def operator() -> str:
 def opened(settings: Settings) -> Iterator[StateStore]:
     """Give the block the log, with nothing folded in yet."""
     from scheduler.state_store import StateStore
+    from workers.failpoints import arm
 
+    arm(settings.failpoints)
     store = StateStore(settings.state_log())
     try:
         yield store

@@ -51,6 +51,10 @@ def tick(options: argparse.Namespace) -> int:
             for request in requests:
                 tell(f"  queued    {request['run_id']}")
 
+    def on_wait(event: Event) -> None:
+        if line := _wait_line(event):
+            tell(line)
+
     def on_end(end: Event) -> None:
         reason = f"  {end['reason']}" if end.get("reason") else ""
         tell(f"  {end['status']:<9} {end['run_id']}  {end.get('duration_s') or 0:.2f} s{reason}")
@@ -62,6 +66,7 @@ def tick(options: argparse.Namespace) -> int:
         run=not options.no_run,
         on_loaded=on_loaded,
         on_enqueued=on_enqueued,
+        on_wait=on_wait,
         on_end=on_end,
     )
     if options.json:
@@ -71,6 +76,18 @@ def tick(options: argparse.Namespace) -> int:
     if ticked.configuration.faults:
         return 2
     return 0 if all(end["status"] == "success" for end in ticked.ends) else 1
+
+
+def _wait_line(event: Event) -> str:
+    """Say what a run asks, or what it is parked for; empty where it is parked for an answer only."""
+    from scheduler.status_text import waits_text
+
+    run_id = event["run_id"]
+    if event["event"] == "run_parked":
+        text = waits_text(event.get("waits"), event.get("until"))
+        return f"  {'waits':<9} {run_id}  {text}" if text else ""
+    task_id = event["task_id"]
+    return f"  {'asks':<9} {run_id}  {event.get('message') or task_id} (`tickpool approve {run_id} {task_id}`)"
 
 
 def _run(options: argparse.Namespace) -> int:

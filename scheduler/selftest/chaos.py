@@ -44,6 +44,8 @@ _CHANCES = {
     "before_put": 0.01,
     "after_claim": 0.01,
     "after_effect": 0.006,
+    "before_park": 0.03,
+    "after_park": 0.03,
     "before_finish": 0.01,
 }
 

@@ -42,11 +42,21 @@ _DAGS: dict[str, list[dict[str, Any]]] = {
         {"id": "effect", **_CALL, "needs": ["try"]},
     ],
     "retried_run": [{"id": "effect", "run": f'test "$ATTEMPT" -gt 1 && {_EFFECT}'}],
+    "mapped": [
+        {"id": "each", "foreach": [1, 2, 3], "run": "test ${item} -gt 0"},
+        {"id": "effect", "run": _EFFECT, "needs": ["each"]},
+    ],
+    # Parked while its run is at work; that one has an effect of its own.
+    "parent": [
+        {"id": "sub", "dag": "dags/shell.yaml"},
+        {"id": "effect", "run": _EFFECT, "needs": ["sub"]},
+    ],
     "failing": [{"id": "fail", "run": "exit 3"}],
 }
 _SCHEDULES: list[dict[str, Any]] = [
     {"id": "skipping", "cron": "@every 1s", "dag": "slow", "overlap": "skip", "catchup": "latest"},
     {"id": "queueing", "cron": "@every 1s", "dag": "chain", "overlap": "queue", "catchup": "all"},
+    {"id": "parking", "cron": "@every 2s", "dag": "parent", "overlap": "allow", "retry_on_crash": True},
     {"id": "allowing", "cron": "@every 2s", "dag": "forked", "overlap": "allow", "catchup": "none"},
     {
         "id": "crashing",

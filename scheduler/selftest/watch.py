@@ -48,6 +48,8 @@ class Watch:
             self._open.add(run_id)
         elif name == "run_started":
             self._at_work[run_id] = event["pid"]
+        elif name == "run_parked":
+            self._at_work.pop(run_id, None)
         elif name == "run_finished":
             self._at_work.pop(run_id, None)
             self.ends += 1

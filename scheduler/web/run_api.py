@@ -121,8 +121,8 @@ async def _approval(request: Request) -> Response:
     body = await _body(request, AnswerBody)
     if body.answer not in ("approve", "reject"):
         raise Problem(400, "Yes or no?", "`answer` is `approve` or `reject`")
-    is_approved, comment = body.answer == "approve", body.comment.strip()
-    return await _done(request, lambda: answer_run(settings, row, task_id, comment, by, is_approved=is_approved))
+    is_approved, comment, now = body.answer == "approve", body.comment.strip(), desk_of(request).now()
+    return await _done(request, lambda: answer_run(settings, row, task_id, comment, now, by, is_approved=is_approved))
 
 
 async def _done(request: Request, change: Callable[[], Done]) -> Response:

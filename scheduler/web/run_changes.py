@@ -80,11 +80,13 @@ def cancel_run(settings: Settings, row: RunRow, by: str) -> Done:
     return Done(row.run_id, runs[0].attempt, f"Cancel of {row.run_id} asked for")
 
 
-def answer_run(settings: Settings, row: RunRow, task_id: str, comment: str, by: str, *, is_approved: bool) -> Done:
+def answer_run(
+    settings: Settings, row: RunRow, task_id: str, comment: str, now: datetime, by: str, *, is_approved: bool
+) -> Done:
     """Answer an approval that a run asks for. Raises Problem."""
     with _opened(settings, row) as store:
         (event,) = store.commit(
-            lambda history: [answer_to(history, row.run_id, task_id, comment, by, is_approved=is_approved)]
+            lambda history: [answer_to(history, row.run_id, task_id, comment, now, by, is_approved=is_approved)]
         )
         wake_service(store.history)
     word = "Approved" if is_approved else "Rejected"

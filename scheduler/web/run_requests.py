@@ -71,7 +71,7 @@ async def look_at_run(request: Request) -> RunView:
             raise Problem(404, "No such attempt", f"it has {', '.join(map(str, record.attempts))}")
         return run_view(desk.feed.settings, record, row, desk.feed.index, desk.now(), attempt)
 
-    return with_open(await in_thread(look), desk.feed.history)
+    return with_open(await in_thread(look), desk.feed.history, desk.now())
 
 
 async def read_log(request: Request, attempt: int, *, is_over: bool) -> Log:

@@ -245,6 +245,13 @@ def _good(runs: int) -> Log:
     return _numbered(events), effects, asked
 
 
+def _drop_the_end_of_a_park(log: Log, place: int) -> Log:
+    """Park a run that is at work, and let nobody go on with it."""
+    start = [at for at, event in enumerate(log[0]) if event["event"] == "run_started"][place % 40]
+    parked = {**log[0][start], "event": "run_parked"}
+    return _numbered([*log[0][: start + 1], parked, *log[0][start + 1 :]]), log[1], log[2]
+
+
 def _numbered(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{**event, "seq": seq} for seq, event in enumerate(events, 1)]
 
@@ -285,6 +292,7 @@ DOCTORS = {
     _drop_a_line: "lost",
     _drop_an_event: "any",
     _double_an_event: "twice",
+    _drop_the_end_of_a_park: "lost",
     _double_a_line_of_effects: "twice",
     _drop_the_effect_of_a_success: "odd",
     _make_up_an_effect: "odd",

@@ -158,11 +158,11 @@ def run_view(
     return view
 
 
-def with_open(view: RunView, history: History) -> RunView:
+def with_open(view: RunView, history: History, now: datetime) -> RunView:
     """Add what the fold of the log knows of an open run: what it asks, and who wants it ended."""
     run = history.runs.get(view.run_id)
     if run is not None:
-        view.questions = list(_questions(run))
+        view.questions = list(_questions(run, now))
         view.cancelled_by = None if run.cancel is None else run.cancel.get("by", "somebody")
     return view
 
@@ -178,8 +178,8 @@ def _actions(view: RunView) -> Iterator[str]:
         yield "rerun"
 
 
-def _questions(run: Run) -> Iterator[RunQuestion]:
-    for task_id, asked in run.questions.items():
+def _questions(run: Run, now: datetime) -> Iterator[RunQuestion]:
+    for task_id, asked in run.asks(now).items():
         yield RunQuestion(
             task_id=task_id,
             message=str(asked.get("message") or ""),
