@@ -134,7 +134,9 @@ def answer(run: Run, task_id: str, comment: str, by: str, *, is_approved: bool) 
     return {**event, "comment": comment} if comment else event
 
 
-def answer_to(history: History, run_id: str, task_id: str | None, comment: str, by: str, *, is_approved: bool) -> Event:
+def answer_to(
+    history: History, run_id: str, task_id: str | None, comment: str, now: datetime, by: str, *, is_approved: bool
+) -> Event:
     """Return what answers a question of a run, its only one where no task is named. To be decided under the lock.
 
     Raises LongComment, NotOpen, NotAsked.
