@@ -6,7 +6,7 @@ The log carries it: a service that is down finds it when it starts. Every event 
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,11 +20,13 @@ from .judge import run_terms
 from .limits import is_by_hand
 from .open_runs import Run
 from .pauses import Scope
+from .refusals import COMMENT_CHARS, LongComment, NotAsked, NotOpen
 from .run_timers import unstarted_end
 from .schedule_model import Schedule
 
 __all__ = [
     "answer",
+    "answer_to",
     "bump",
     "cancel",
     "cancel_backfill",
@@ -37,8 +39,10 @@ __all__ = [
     "request_schedule",
     "resume",
     "service_of",
+    "signal_cancelled",
     "wake",
     "wake_service",
+    "with_children",
 ]
 
 _KEYS = {"schedule": "schedule_id", "tenant": "tenant"}
@@ -83,6 +87,13 @@ def cancel(run: Run, by: str) -> Iterator[Event]:
         yield unstarted_end(run, cancel_text(run.cancel or asked))
 
 
+def with_children(history: History, runs: Iterable[Run]) -> list[Run]:
+    """Return open runs, and behind them those that they have asked for, each once."""
+    named = list(runs)
+    asked_for = (child for run in named for child in history.children.of(run.run_id))
+    return list({run.run_id: run for run in (*named, *asked_for)}.values())
+
+
 def pause(scope: Scope, until: datetime | None, reason: str, by: str) -> Event:
     """Return what pauses schedules, `until` then or until they are resumed."""
     event: Event = {"event": "schedule_paused", **_named(scope), "by": by}
@@ -123,6 +134,24 @@ def answer(run: Run, task_id: str, comment: str, by: str, *, is_approved: bool) 
     return {**event, "comment": comment} if comment else event
 
 
+def answer_to(
+    history: History, run_id: str, task_id: str | None, comment: str, now: datetime, by: str, *, is_approved: bool
+) -> Event:
+    """Return what answers a question of a run, its only one where no task is named. To be decided under the lock.
+
+    Raises LongComment, NotOpen, NotAsked.
+    """
+    if len(comment) > COMMENT_CHARS:
+        raise LongComment(len(comment))
+    run = history.runs.get(run_id)
+    if run is None:
+        raise NotOpen(run_id, [name for name, each in history.runs.items() if each.questions])
+    asked = run.asks(now)
+    if task_id not in asked and not (task_id is None and len(asked) == 1):
+        raise NotAsked(run_id, task_id, sorted(asked))
+    return answer(run, task_id or next(iter(asked)), comment, by, is_approved=is_approved)
+
+
 def is_running(run: Run) -> bool:
     """Say whether a run is on a worker of a service; one by hand is its own affair."""
     return run.start is not None and not is_by_hand(run.request, run.start)
@@ -160,3 +189,13 @@ def process_to_signal(run: Run, service: Identity | None) -> Identity | None:
     if run.start is None or (service is not None and not is_by_hand(run.request, run.start)):
         return None
     return run.process
+
+
+def signal_cancelled(runs: Iterable[Run], service: Identity | None) -> set[str]:
+    """Tell the processes of cancelled runs that nobody else tells; return the runs whose process is gone."""
+    lost = set()
+    for run in runs:
+        process = process_to_signal(run, service)
+        if process is not None and not send_signal(process, signal.SIGTERM):
+            lost.add(run.run_id)
+    return lost

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from workers.settings import Settings
 
 from .open_runs import number
 
-__all__ = ["ASKING", "RunRecord", "attempt_of", "read_record"]
+__all__ = ["ASKING", "RunRecord", "attempt_of", "read_record", "record_of"]
 
 # The events that ask for a run.
 ASKING = ("schedule_enqueued", "run_requested")
@@ -80,12 +81,7 @@ def read_record(settings: Settings, run_id: str, *, with_tasks: bool = True) -> 
     Events whose attempt is none are left out, as the fold of the log does.
     """
     path = Path(settings.state_path)
-    record = RunRecord(run_id)
-    for event in filter(_is_usable, events_of_run(path, run_id)):
-        record.events.append(event)
-        if event.get("event") in ASKING and not event.get("retry_of"):
-            break
-    record.events.reverse()
+    record = record_of(run_id, events_of_run(path, run_id))
     if not record.request:
         record.kept = _of_checkpoint(path, run_id)
         # The start of an attempt that runs is kept as the event it was.
@@ -97,6 +93,17 @@ def read_record(settings: Settings, run_id: str, *, with_tasks: bool = True) -> 
     if with_tasks:
         since = str(record.request.get("timestamp") or "") or None
         record.tasks = list(events_of_run(Path(settings.events_path), run_id, since))[::-1]
+    return record
+
+
+def record_of(run_id: str, newest_first: Iterable[Event]) -> RunRecord:
+    """Return the record that the events of a run make, those of its tasks not among them."""
+    record = RunRecord(run_id)
+    for event in filter(_is_usable, newest_first):
+        record.events.append(event)
+        if event.get("event") in ASKING and not event.get("retry_of"):
+            break
+    record.events.reverse()
     return record
 
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from scheduler.refusals import NotOpen
 from workers.errors import TickpoolError, did_you_mean
 
 from .holding import NothingNamed
 from .names import UnknownName, known_schedules
-from .operator import NotOpen, follow_run, opened, operator, wait
+from .operator import follow_run, opened, operator, wait
 from .output import complain, print_json, say
 from .parser import Command, add_dir, read_moment
 
@@ -81,9 +81,8 @@ def _request(options: argparse.Namespace) -> Event:
 
 
 def _cancel(options: argparse.Namespace) -> int:
-    from scheduler.control import cancel, cancel_backfill, process_to_signal, service_of, wake
+    from scheduler.control import cancel, cancel_backfill, service_of, signal_cancelled, wake
     from scheduler.status import is_final
-    from workers.process_id import send_signal
     from workers.settings import read_settings
 
     if not (options.run or options.schedule or options.queued or options.backfill):
@@ -112,11 +111,7 @@ def _cancel(options: argparse.Namespace) -> int:
         store.commit(decide)
         service = service_of(store.history)
         wake(service)
-        lost = set()
-        for run in runs:
-            process = process_to_signal(run, service)
-            if run.run_id not in ends and process is not None and not send_signal(process, signal.SIGTERM):
-                lost.add(run.run_id)
+        lost = signal_cancelled((run for run in runs if run.run_id not in ends), service)
         names = [run.run_id for run in runs if run.run_id not in lost]
         wait(store, lambda: ends.keys() >= set(names))
         rows = [_row(run, ends.get(run.run_id), trees.get(run.run_id, [])) for run in runs]
@@ -129,6 +124,8 @@ def _cancel(options: argparse.Namespace) -> int:
 
 def _chosen(history: History, options: argparse.Namespace) -> list[Run]:
     """Return the open runs that the options name, and those that these have asked for. Raises NotOpen."""
+    from scheduler.control import with_children
+
     for name in options.run:
         if name not in history.runs:
             raise NotOpen(name, list(history.runs))
@@ -140,8 +137,7 @@ def _chosen(history: History, options: argparse.Namespace) -> list[Run]:
         or (options.queued and run.status == "queued")
         or (options.backfill is not None and options.backfill == run.request.get("backfill"))
     ]
-    asked_for = (child for run in named for child in history.children.of(run.run_id))
-    return list({run.run_id: run for run in (*named, *asked_for)}.values())
+    return with_children(history, named)
 
 
 def _demand_schedule(history: History, options: argparse.Namespace) -> None:

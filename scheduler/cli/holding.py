@@ -8,10 +8,11 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from scheduler.refusals import NotOpen
 from workers.errors import TickpoolError
 
 from .names import UnknownName
-from .operator import NotOpen, opened, operator, wait
+from .operator import opened, operator, wait
 from .output import complain, print_json, say
 from .parser import Command, add_dir, read_until
 

@@ -8,18 +8,13 @@ import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from workers.errors import TickpoolError
 from workers.ids import is_run_id
 
 from .names import NotThere, UnknownName, UnknownRun, known_runs, known_schedules, read_history
 from .output import can_show, print_json, show, width
 from .parser import Command, read_since, whole_number
-
-if TYPE_CHECKING:
-    from scheduler.run_record import RunRecord
-    from workers.settings import Settings
 
 __all__ = ["COMMANDS"]
 
@@ -41,8 +36,8 @@ def _show(options: argparse.Namespace) -> int:
 
 def _view(run_id: str, now: datetime, attempt: int | None = None) -> dict[str, Any]:
     """Return the facts of a run. Raises UnknownRun, NotThere."""
+    from scheduler.run_look import look
     from scheduler.run_record import read_record
-    from scheduler.run_view import view
     from workers.settings import read_settings
 
     settings = read_settings(os.environ)
@@ -51,41 +46,7 @@ def _view(run_id: str, now: datetime, attempt: int | None = None) -> dict[str, A
         raise UnknownRun(run_id, known_runs(read_history(settings), settings))
     if attempt is not None and attempt not in record.attempts:
         raise NotThere(f"run `{run_id}` has no attempt {attempt}", f"it has {', '.join(map(str, record.attempts))}")
-    run = view(record, _needs(settings, record, attempt or record.attempt), now, attempt)
-    if run["status"] == "running" and run["attempt"] == record.attempt and _is_lost(record):
-        run["reason"] = "its process is gone; the next service gives it its end"
-    return run
-
-
-def _is_lost(record: RunRecord) -> bool:
-    """Say whether the process that had an open run of this machine is gone."""
-    from workers.events import hostname
-    from workers.process_id import is_alive, recorded_identity
-
-    start = record.named("run_started")[-1]
-    try:
-        return start.get("host") == hostname() and not is_alive(recorded_identity(start))
-    except (LookupError, TypeError, ValueError):
-        return False
-
-
-def _needs(settings: Settings, record: RunRecord, attempt: int) -> dict[str, list[str]]:
-    """Return what each task needs, by the DAG as it was or, where no copy is left, as it is; nothing without a DAG."""
-    from workers.dag import load_dag
-    from workers.dag_copies import copies_of, load_copy
-
-    request = record.request
-    starts = [each for each in record.named("run_started") if each.get("attempt") == attempt]
-    version = (starts[-1] if starts else request).get("dag_version")
-    project = Path(str(request.get("project") or "."))
-    try:
-        if version:
-            dag = load_copy(copies_of(Path(settings.run_logs_dir)), str(version), project)
-        else:
-            dag = load_dag(project / str(request.get("dag")), project)
-    except (TickpoolError, OSError, ValueError):
-        return {}
-    return {task.id: list(task.needs) for task in dag.tasks}
+    return look(settings, record, now, attempt)
 
 
 def _diff(options: argparse.Namespace) -> int:

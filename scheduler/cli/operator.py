@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from workers.errors import TickpoolError, did_you_mean
-
 from .output import complain, print_json, say
 
 if TYPE_CHECKING:
@@ -21,17 +19,9 @@ if TYPE_CHECKING:
     from workers.segments import LogReader
     from workers.settings import Settings
 
-__all__ = ["NotOpen", "follow_run", "opened", "operator", "wait"]
+__all__ = ["follow_run", "opened", "operator", "wait"]
 
 _POLL_S = 0.05
-
-
-class NotOpen(TickpoolError):
-    """A run that is not open: (its id, the open runs)."""
-
-    def __str__(self) -> str:
-        name, names = self.args
-        return f"no open run `{name[:128]}`{did_you_mean(name, names) if names else '; none is open'}"
 
 
 def operator() -> str:

@@ -26,7 +26,12 @@ function tellTime() {
 
 // -- live -------------------------------------------------------------------------------------------------------------
 
-let refreshing = false, again = false, refreshedAt = 0;
+let refreshing = false, again = false, refreshedAt = 0, isPressed = false;
+
+for (const each of document.querySelectorAll("[data-live]")) each.dataset.shown = each.innerHTML;
+// A button that is replaced while it is pressed is never clicked.
+addEventListener("pointerdown", () => { isPressed = true; }, true);
+for (const name of ["pointerup", "pointercancel", "blur"]) addEventListener(name, () => setTimeout(() => { isPressed = false; }), true);
 
 async function refresh() {
   if (refreshing) { again = true; return; }
@@ -36,8 +41,10 @@ async function refresh() {
   again = false;
   try {
     const answer = await fetch(location.href, {headers: {Accept: "text/html"}, credentials: "same-origin"});
+    const text = await answer.text();
+    for (let looks = 0; isPressed && looks < 50; looks++) await new Promise((done) => setTimeout(done, 20));
     if (answer.redirected && new URL(answer.url).pathname === "/login") location.reload();
-    else if (answer.ok) replaceLive(new DOMParser().parseFromString(await answer.text(), "text/html"));
+    else if (answer.ok) replaceLive(new DOMParser().parseFromString(text, "text/html"));
   } catch { /* the stream tells when the server is back */ }
   refreshedAt = performance.now();
   refreshing = false;
@@ -66,7 +73,8 @@ function follow() {
   const stream = new EventSource("/stream");
   light.hidden = false;
   stream.addEventListener("change", refresh);
-  stream.onopen = () => { light.className = "live"; light.textContent = "live"; };
+  // What changed between the page and the stream, nobody tells: it is looked at once more.
+  stream.onopen = () => { light.className = "live"; light.textContent = "live"; refresh(); };
   stream.onerror = () => { light.className = "live lost"; light.textContent = "lost"; };
   addEventListener("pagehide", () => stream.close());
 }

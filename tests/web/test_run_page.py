@@ -1,0 +1,250 @@
+"""The page of a run, as a person reads and uses it."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from dashboard import VIEWER, Dashboard
+from playwright.sync_api import Browser, Page, expect
+from service import Service, WaitFor
+
+from scheduler.history import History
+from scheduler.run_record import read_record
+from scheduler.web.ansi import marked, parts_of
+from scheduler.web.draw_run import graph, layers_of
+from scheduler.web.run_index import RunIndex
+from scheduler.web.run_lines import read_row
+from scheduler.web.views.run import TaskView
+from workers.segments import LogReader
+from workers.settings import Settings
+
+EVIL = "<script>document.title='taken'</script><img src=x onerror=document.title='taken'>"
+GONE = "\N{REPLACEMENT CHARACTER}"
+LONG = 'i=0; while [ ! -e go ]; do i=$((i+1)); echo "step $i"; sleep 0.1; done'
+
+
+@pytest.fixture
+def served(service: Service, wait_for: WaitFor, dashboard: Dashboard) -> Dashboard:
+    """A service and a dashboard that run."""
+    service.start()
+    wait_for(service.is_ready, timeout=30, what="the service")
+    return dashboard.start()
+
+
+def ended(served: Dashboard, wait_for: WaitFor, run_id: str, status: str) -> None:
+    wait_for(lambda: served.has_seen(run_id, status), timeout=30, what=f"{run_id} as {status}")
+
+
+def opened(served: Dashboard, browser: Browser, run_id: str, more: str = "") -> Page:
+    page = served.page(browser)
+    page.goto(f"{served.url}/runs/{run_id}{more}")
+    return page
+
+
+def status_of(page: Page, status: str) -> None:
+    expect(page.locator("#head .status")).to_contain_text(status, timeout=20_000)
+
+
+def task_of(name: str, needs: list[str] | None = None) -> TaskView:
+    return TaskView(name, 0, needs or [], "success", 1, 0, None, 0.0, 1.0, 0.1, 100, {}, None, False, name)
+
+
+def test_a_run_that_failed_tells_why_and_is_mended_by_a_retry_of_what_failed(
+    service: Service, served: Dashboard, browser: Browser, wait_for: WaitFor
+) -> None:
+    dag = service.tasks(
+        "d",
+        {"id": "extract", "run": "echo rows=7 >> $TASK_OUTPUT; echo extracted"},
+        {"id": "load", "run": "echo loading; test -e good", "needs": ["extract"]},
+    )
+    run_id = service.ask(dag)
+    ended(served, wait_for, run_id, "failed")
+    page = opened(served, browser, run_id)
+    status_of(page, "failed")
+    expect(page.locator("#alerts")).to_contain_text("load")
+    expect(page.locator("#task-extract + .more")).to_contain_text("rows=7")
+    expect(page.locator("#log")).to_contain_text("extracted")
+    page.click("svg.graph a[aria-label^='load']")
+    assert page.url.endswith("#task-load")
+    (service.root / "good").touch()
+    page.get_by_role("button", name="Retry what failed").click()
+    status_of(page, "success")
+    expect(page.locator("#task-extract .status")).to_contain_text("kept")
+    assert page.errors == []  # type: ignore[attr-defined]
+    page.reload()
+    page.get_by_role("link", name="Attempt 1").click()
+    expect(page.locator("#task-load .status")).to_contain_text("failed")
+
+
+def test_a_run_is_followed_while_it_works_and_cancelled(
+    service: Service, served: Dashboard, browser: Browser, wait_for: WaitFor
+) -> None:
+    run_id = service.ask(service.dag("d", LONG))
+    wait_for(lambda: served.has_seen(run_id, "running"), timeout=30, what="the run")
+    page = opened(served, browser, run_id)
+    expect(page.locator("#log")).to_contain_text(re.compile("step [0-9]+"))
+    shown = page.locator("#log .line").count()
+    wait_for(lambda: page.locator("#log .line").count() > shown + 3, what="further lines")
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.get_by_role("button", name="Cancel").click()
+    status_of(page, "cancelled")
+    expect(page.locator("#alerts")).to_contain_text("ann@dashboard")
+    assert service.events("cancel_requested", run_id)[0]["by"] == "ann@dashboard"
+    assert page.errors == []  # type: ignore[attr-defined]
+
+
+def test_a_task_is_retried_from_its_row_and_a_rerun_leads_to_the_new_run(
+    service: Service, served: Dashboard, browser: Browser, wait_for: WaitFor
+) -> None:
+    dag = service.tasks("d", {"id": "a", "run": "true"}, {"id": "b", "run": "true", "needs": ["a"]})
+    run_id = service.ask(dag)
+    ended(served, wait_for, run_id, "success")
+    page = opened(served, browser, run_id)
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.click("[aria-label='Retry from b']")
+    wait_for(lambda: "run_finished 2 success" in service.story(run_id), timeout=30, what="the second attempt")
+    expect(page.locator("#task-a .status")).to_contain_text("kept")
+    page.get_by_role("button", name="Rerun", exact=True).click()
+    page.wait_for_url(re.compile(r"/runs/asked\.manual\."))
+    status_of(page, "success")
+    expect(page.locator("#facts")).to_contain_text(run_id)
+
+
+def test_an_approval_is_given_with_a_comment(
+    service: Service, served: Dashboard, browser: Browser, wait_for: WaitFor
+) -> None:
+    run_id = service.ask(service.tasks("d", {"id": "ok", "approval": "Release 42?"}))
+    wait_for(lambda: served.has_seen(run_id, "parked"), timeout=30, what="the question")
+    page = opened(served, browser, run_id)
+    page.get_by_label("Comment").fill("looks good")
+    page.get_by_role("button", name="Approve").click()
+    status_of(page, "success")
+    assert service.events("task_approved", run_id)[0]["comment"] == "looks good"
+
+
+def test_a_run_is_read_without_a_script_and_by_a_viewer_without_any_button(
+    service: Service, served: Dashboard, browser: Browser, wait_for: WaitFor
+) -> None:
+    dag = service.tasks(
+        "d", {"id": "a", "run": "echo first; echo second"}, {"id": "b", "run": "echo third", "needs": ["a"]}
+    )
+    run_id = service.ask(dag)
+    ended(served, wait_for, run_id, "success")
+    page = served.page(browser, VIEWER, java_script_enabled=False)
+    page.goto(f"{served.url}/runs/{run_id}")
+    expect(page.locator("svg.graph a")).to_have_count(2)
+    expect(page.locator("svg.gantt")).to_have_count(2)
+    expect(page.locator(".line")).to_have_count(3)
+    assert page.locator("form[data-action]").count() == 0
+    page.fill("#log-find", "SECOND")
+    page.click("text=Show >> nth=0")
+    expect(page.locator(".line")).to_have_count(1)
+    expect(page.locator(".found")).to_have_text("second")
+    page.click("#task-b .id")
+    expect(page.locator(".line")).to_have_text(re.compile("third"))
+    with page.expect_download() as download:
+        page.click("text=Download")
+    assert Path(download.value.path()).read_text() == "third\n"
+
+
+def test_what_tasks_say_and_how_they_are_named_is_shown_as_text(
+    service: Service, served: Dashboard, browser: Browser, wait_for: WaitFor
+) -> None:
+    say = f"printf '%s\\n' \"{EVIL}\"; printf '\\033[31mred\\033[0m \\033]0;title\\007 \\033[2J\\r.\\n'"
+    dag = {
+        "id": "d",
+        "params": {"p": EVIL},
+        "tasks": [{"id": "t", "run": say}, {"id": "ok", "approval": EVIL, "needs": ["t"]}],
+    }
+    (service.root / "dags" / "d.yaml").write_text(json.dumps(dag), "ascii")
+    run_id = service.ask("dags/d.yaml", params={"p": EVIL}, by=EVIL)
+    wait_for(lambda: served.has_seen(run_id, "parked"), timeout=30, what="the question")
+    for more in ("", "?find=script"):
+        page = opened(served, browser, run_id, more)
+        expect(page.locator("#log")).to_contain_text(EVIL)
+        expect(page.locator("#alerts")).to_contain_text(EVIL)
+        expect(page.locator("#facts")).to_contain_text(EVIL)
+        assert page.title() == f"{run_id} · tickpool"
+        assert page.locator("main script, main img").count() == 0
+        assert not re.search("[\x00-\x08\x0b-\x1f\x7f]", page.locator("#log").inner_text())
+    page = opened(served, browser, run_id)
+    expect(page.locator(".ansi-red")).to_have_text("red")
+
+
+def test_the_page_is_as_narrow_as_a_telephone(
+    service: Service, served: Dashboard, browser: Browser, wait_for: WaitFor
+) -> None:
+    tasks = [{"id": f"{'long_name_' * 6}{n}", "run": f"printf '%0500d' {n}"} for n in range(4)]
+    tasks.append({"id": "last", "run": "false", "needs": [str(task["id"]) for task in tasks]})
+    run_id = service.ask(service.tasks("d", *tasks))
+    ended(served, wait_for, run_id, "failed")
+    page = opened(served, browser, run_id)
+    page.set_viewport_size({"width": 360, "height": 800})
+    for path in (f"/runs/{run_id}", "/history", "/history?at=2026-01-01T00:00"):
+        page.goto(f"{served.url}{path}")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360, path
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("plain", [("", "plain")]),
+        ("", []),
+        ("\x1b[1;31mbad\x1b[0m ok", [("ansi-bold ansi-red", "bad"), ("", " ok")]),
+        ("\x1b[91ma\x1b[39mb", [("ansi-bright-red", "a"), ("", "b")]),
+        ("\x1b[38;5;196ma\x1b[48;2;0;0;0mb", [("ansi-bright-red", "a"), ("ansi-bright-red ansi-bg-black", "b")]),
+        ("\x1b[38;5;ma\x1b[38;9;9mb", [("ansi-black", "a"), ("ansi-black ansi-strike", "b")]),
+        ("\x1b[38;2;1ma", [("ansi-bold", "a")]),
+        ("\x1b[2Ka\tb\rc", [("", f"{GONE}[2Ka\tb{GONE}c")]),
+        ("\x1b]0;t\x07", [("", f"{GONE}]0;t{GONE}")]),
+        ("<b>\u202e", [("", f"<b>{GONE}")]),
+    ],
+)
+def test_colours_become_classes_and_other_control_characters_are_replaced(
+    text: str, parts: list[tuple[str, str]]
+) -> None:
+    assert parts_of(text) == parts
+
+
+def test_what_is_found_is_marked_in_each_piece() -> None:
+    assert marked([("", "a Bb"), ("ansi-red", "b")], "b") == [
+        ("", "a "), ("found", "B"), ("found", "b"), ("ansi-red found", "b"),
+    ]  # fmt: skip
+
+
+def test_the_graph_has_a_column_for_each_depth_and_no_more_than_300_tasks() -> None:
+    needs = {"c": ["a", "b"], "a": [], "b": ["a"], "d": ["a"]}
+    layers = layers_of(needs)
+    assert [sorted(layer) for layer in layers] == [["a"], ["b", "d"], ["c"]]
+    drawn = graph([task_of(name, each) for name, each in needs.items()], {})
+    assert drawn.count("<path") == 4
+    assert drawn.count("<a ") == 4
+    assert "style" not in drawn
+    assert graph([task_of(f"t{number}") for number in range(301)], {}) == ""
+    assert graph([task_of("alone")], {}) == ""
+
+
+def test_a_run_is_read_by_the_places_of_its_lines_as_it_is_by_a_search(service: Service, wait_for: WaitFor) -> None:
+    service.start()
+    runs = [service.ask(service.dag("d", "echo $RUN_ID")) for _ in range(5)]
+    wait_for(lambda: service.has_ended(*runs), timeout=30, what="the ends")
+    logs = service.root / "logs"
+    settings = Settings(
+        state_path=str(service.log),
+        events_path=str(logs / "orchestrator_events.jsonl"),
+        run_logs_dir=str(logs / "runs"),
+    )
+    index = RunIndex()
+    for chunk in LogReader(settings.state_path, from_start=True).chunks():
+        index.take(chunk)
+    for chunk in LogReader(settings.events_path, from_start=True).chunks():
+        index.take_tasks(chunk)
+    for run_id in runs:
+        record = read_record(settings, run_id)
+        assert record is not None
+        assert record.tasks
+        assert read_row(settings, index.by_id[run_id]) == record
+    assert not History(LogReader(settings.state_path).read()).runs
