@@ -18,7 +18,7 @@ from starlette.staticfiles import StaticFiles
 
 from workers.settings import Settings
 
-from . import api, login, pages, stream
+from . import api, health_pages, login, pages, schedule_api, schedule_pages, stream
 from .desk import Desk
 from .feed import Feed
 from .gate import Gate
@@ -50,8 +50,10 @@ def build_app(
         routes=[
             *login.ROUTES,
             *pages.ROUTES,
+            *schedule_pages.ROUTES,
+            *health_pages.ROUTES,
             *stream.ROUTES,
-            Mount("/api/v1", routes=api.ROUTES),
+            Mount("/api/v1", routes=[*api.ROUTES, *schedule_api.ROUTES]),
             Mount("/static", StaticFiles(directory=_STATIC)),
         ],
         middleware=[
