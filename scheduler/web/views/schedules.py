@@ -6,7 +6,6 @@ import bisect
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from datetime import datetime
 from itertools import islice
 from typing import Any, NamedTuple
@@ -31,6 +30,7 @@ STATUSES = ("ok", "failing", "running", "never", "paused", "disabled", "invalid"
 BAD = ("failed", "timeout", "crashed")
 _OUTCOMES = 20
 _OPEN = ("queued", "running", "parked")
+_TELLS_NOTHING = (*_OPEN, "cancelled")
 _NAMED = re.compile(r"schedule `([^`]+)`")
 _UNREADABLE = (TickpoolError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError, OSError)
 
@@ -69,6 +69,11 @@ class ScheduleRow(msgspec.Struct):
     paused_until_s: float | None
     outcomes: list[Outcome]
     runs: int
+
+    @property
+    def took_s(self) -> float | None:
+        """How long the newest run took that has ended; None where none of those that are shown has."""
+        return next((each.duration_s for each in reversed(self.outcomes) if each.duration_s is not None), None)
 
 
 class SchedulePage(msgspec.Struct):
@@ -123,6 +128,9 @@ class Roster:
 
     def wanted(self, feed: Feed, wanted: Wanted, now: datetime, names: Sequence[str] | None = None) -> Iterator[str]:
         """Yield the names that are asked for, of these or of all, in their order."""
+        if not (wanted.q or wanted.tenant or wanted.status):
+            yield from self.names if names is None else names
+            return
         text = wanted.q.strip().lower()
         is_so = _test_of(feed, wanted.status, now, self.tenants)
         for name in self.names if names is None else names:
@@ -199,7 +207,7 @@ def _row(
         schedule_id=name,
         tenant=tenant,
         dag=str(spec.get("dag") or ""),
-        words=words_of(feed, name, spec),
+        words=feed.fire_times.words(feed.history, name) or str(spec.get("cron") or ""),
         timezone=str(spec.get("timezone") or "UTC"),
         state=state,
         why=why,
@@ -208,15 +216,6 @@ def _row(
         outcomes=[Outcome(row.run_id, row.status, row.duration_s) for row in rows[-_OUTCOMES:]],
         runs=len(rows),
     )
-
-
-def words_of(feed: Feed, name: str, spec: Mapping[str, Any]) -> str:
-    """Say in plain words when a schedule runs; as it is written where that cannot be said."""
-    with suppress(*_UNREADABLE):
-        schedule = feed.fire_times.schedule(feed.history, name)
-        if schedule is not None:
-            return schedule.fires.explain()
-    return str(spec.get("cron") or "")
 
 
 def _pause_of(name: str, tenant: str, held: Mapping[Scope, Pause]) -> tuple[Scope | None, Pause | None]:
@@ -259,6 +258,6 @@ def _test_of(feed: Feed, status: str, now: datetime, tenants: Mapping[str, str])
 
 def _last_end(rows: Sequence[RunRow]) -> str:
     for row in reversed(rows[-5:]):
-        if row.status not in (*_OPEN, "cancelled"):
+        if row.status not in _TELLS_NOTHING:
             return "failing" if row.status in BAD else "ok"
     return ""
