@@ -12,6 +12,7 @@ from functools import lru_cache
 from markupsafe import Markup, escape
 
 from .day_counts import BAD, Day
+from .views.forecast import HourLoad
 from .views.schedules import Outcome
 
 __all__ = ["calendar", "hours", "lengths", "level_of", "share", "sparkline", "squares"]
@@ -147,25 +148,30 @@ def share(part: float, whole: float, label: str) -> Markup:
     return _svg("share-of", 100, 4, bar, label, is_stretched=True)
 
 
-def hours(begin: date, first_hour: int, loads: Sequence[tuple[float, bool]], workers: int, label: str) -> Markup:
-    """Draw days by hours, each with how many workers are busy; `!` where a queue stands all the hour."""
+def hours(begin: date, first_hour: int, loads: Sequence[HourLoad], workers: int, label: str) -> Markup:
+    """Draw days by hours, each with how many workers are busy: a corner where runs wait, `!` where all are busy then."""
     rows = -(-(first_hour + len(loads)) // 24)
     parts = [f'<text x="{_LEFT + hour * _HOUR_W + 4}" y="12">{hour:02d}</text>' for hour in range(0, 24, 3)]
-    for row in range(rows):
-        day = begin + timedelta(days=row)
-        parts.append(f'<text x="0" y="{20 + row * _HOUR_H + 15}">{day:%a %d %b}</text>')
-    for number, (busy, is_queued) in enumerate(loads, first_hour):
+    parts += [
+        f'<text x="0" y="{20 + row * _HOUR_H + 15}">{begin + timedelta(days=row):%a %d %b}</text>'
+        for row in range(rows)
+    ]
+    for number, each in enumerate(loads, first_hour):
         row, hour = divmod(number, 24)
-        x, y = _LEFT + hour * _HOUR_W, 20 + row * _HOUR_H
-        share = busy / workers
-        kind = "over" if is_queued else "none" if share < 0.005 else f"load{level_of(share)}"
-        text = "!" if is_queued else "" if share < 0.005 else f"{busy:.1f}" if busy < 9.95 else f"{busy:.0f}"
-        title = f"{begin + timedelta(days=row):%a %d %b} {hour:02d}:00: {busy:.2f} of {workers} busy"
-        parts.append(
-            f'<rect x="{x}" y="{y}" width="{_HOUR_W - 2}" height="{_HOUR_H - 2}" rx="3" class="{kind}">'
-            f'<title>{title}</title></rect><text x="{x + _HOUR_W / 2 - 1}" y="{y + 15}" class="in {kind}">{text}</text>'
-        )
+        when = f"{begin + timedelta(days=row):%a %d %b} {hour:02d}:00"
+        parts.append(_hour(_LEFT + hour * _HOUR_W, 20 + row * _HOUR_H, each, workers, when))
     return _svg("hours", _LEFT + 24 * _HOUR_W, 20 + rows * _HOUR_H, "".join(parts), label)
+
+
+def _hour(x: int, y: int, load: HourLoad, workers: int, when: str) -> str:
+    kind = "over" if load.is_full else "none" if load.busy < 0.05 else f"load{level_of(load.busy / workers)}"
+    text = {"over": "!", "none": ""}.get(kind, f"{load.busy:.1f}" if load.busy < 9.95 else f"{load.busy:.0f}")
+    title = f"{when}: {load.busy:.2f} of {workers} busy, {load.due} due, {load.deepest} wait at most"
+    corner = f'<path d="M{x + _HOUR_W - 10} {y}h8v8z"/>' if load.deepest and not load.is_full else ""
+    return (
+        f'<rect x="{x}" y="{y}" width="{_HOUR_W - 2}" height="{_HOUR_H - 2}" rx="3" class="{kind}">'
+        f'<title>{title}</title></rect>{corner}<text x="{x + _HOUR_W / 2 - 1}" y="{y + 15}" class="in {kind}">{text}</text>'
+    )
 
 
 def _svg(name: str, width: float, height: float, parts: str, label: str, *, is_stretched: bool = False) -> Markup:

@@ -24,13 +24,12 @@ def _heat(forecast: Forecast) -> str:
     if not forecast.hours or not forecast.workers:
         return ""
     begin = first_hour(forecast)
-    loads = [(each.busy, each.is_queued) for each in forecast.hours]
     fullest = max(forecast.hours, key=lambda each: each.busy)
     label = (
-        f"busy workers by the hour (UTC), {len(loads)} hours: at most {fullest.busy:.1f} of {forecast.workers}; "
-        f"a queue all the hour in {sum(is_queued for _, is_queued in loads)} of them"
+        f"busy workers by the hour (UTC), {len(forecast.hours)} hours: at most {fullest.busy:.1f} of {forecast.workers}; "
+        f"all busy in {sum(each.is_full for each in forecast.hours)} of them"
     )
-    return charts.hours(begin.date(), begin.hour, loads, forecast.workers, label)
+    return charts.hours(begin.date(), begin.hour, forecast.hours, forecast.workers, label)
 
 
 async def _health(request: Request) -> Response:

@@ -14,7 +14,7 @@ from workers.events import time_of
 __all__ = ["Forecast", "ForecastReport", "HourLoad", "PoolLoad", "Suffering", "forecast_view"]
 
 _WORST = 12
-_LONG_S = 60.0
+_FULL = 0.97
 
 
 class Waits(msgspec.Struct):
@@ -87,13 +87,16 @@ class ForecastReport(msgspec.Struct):
 
 
 class HourLoad(msgspec.Struct):
-    """An hour: how many workers are busy on the average, how many fire, the longest queue, whether it never ends."""
+    """An hour: how many workers are busy on the average, how many fire, the longest queue.
+
+    `is_full` where all are busy all the time and runs wait.
+    """
 
     begin_s: float
     busy: float
     due: int
     deepest: int
-    is_queued: bool
+    is_full: bool
 
 
 class PoolLoad(msgspec.Struct):
@@ -179,7 +182,7 @@ def forecast_view(
         deadline_misses=report.deadline_misses,
         assumed_s=report.assumed_s,
         without_history=report.without_history[:20],
-        hours=[_hour(each) for each in report.hours],
+        hours=[_hour(each, report.workers) for each in report.hours],
         pools=list(_pools(report, schedules, limits, span_s)),
         worst=_worst(report),
         worst_minutes=report.worst_minutes,
@@ -192,10 +195,10 @@ def first_hour(forecast: Forecast) -> datetime:
     return datetime.fromtimestamp(forecast.begin_s or 0.0, UTC)
 
 
-def _hour(hour: _Hour) -> HourLoad:
-    # A queue that never ends is at least one run long all the time.
-    is_queued = hour.queued_s >= 3600
-    return HourLoad(time_of(hour.begin) or 0.0, round(hour.busy_s / 3600, 3), hour.due, hour.deepest, is_queued)
+def _hour(hour: _Hour, workers: int) -> HourLoad:
+    # A retry may keep a worker idle for a moment even then.
+    is_full = hour.queued_s > 0 and hour.busy_s >= _FULL * workers * 3600
+    return HourLoad(time_of(hour.begin) or 0.0, round(hour.busy_s / 3600, 3), hour.due, hour.deepest, is_full)
 
 
 def _pools(report: ForecastReport, schedules: Iterable[Schedule], limits: Limits, span_s: float) -> Iterable[PoolLoad]:

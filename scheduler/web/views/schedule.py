@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import msgspec
 
@@ -39,7 +40,7 @@ __all__ = [
 
 GRID_RUNS = 30
 _SERIES_RUNS = 200
-_AHEAD = 12
+_AHEAD = 10
 _MOST_TASKS = 80
 _UNREADABLE = (TickpoolError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError, OSError)
 
@@ -120,7 +121,7 @@ def schedule_view(feed: Feed, name: str, now: datetime, side: FileSide, grid: li
         file=side,
         tasks=list(dict.fromkeys([*side.tasks, *found]))[:_MOST_TASKS],
         grid=grid,
-        days=_days(feed, name, rows, now, schedule),
+        days=feed.days.of(name, rows, now, _zone(schedule)),
         duration=_series([(row.duration_s, row.status) for row in last]),
         lateness=_series([(row.late_s, row.status) for row in last]),
         not_run=list(feed.incidents.not_run(name)),
@@ -178,8 +179,9 @@ def _ahead(schedule: Schedule | None, now: datetime) -> tuple[list[Ahead], str |
     if schedule is not None:
         with suppress(*_UNREADABLE):
             rows = fires_ahead([schedule], now, count=_AHEAD)
+    clock = "%H:%M" if all(row["utc"] is None or row["utc"][17:19] == "00" for row in rows) else "%H:%M:%S"
     found = [
-        Ahead(time_of(row["utc"]) or 0.0, _local(schedule, row["fire_time"]), row["remark"])
+        Ahead(time_of(row["utc"]) or 0.0, _local(schedule, row["fire_time"], clock), row["remark"])
         for row in rows
         if schedule is not None and row["utc"] is not None
     ]
@@ -187,13 +189,17 @@ def _ahead(schedule: Schedule | None, now: datetime) -> tuple[list[Ahead], str |
     return found, silence if rows else "it is not in force"
 
 
-def _local(schedule: Schedule, fire_time: str) -> str:
+def _local(schedule: Schedule, fire_time: str, clock: str) -> str:
     local = datetime.fromisoformat(fire_time).astimezone(schedule.zone)
-    return f"{local:%a %Y-%m-%d %H:%M:%S %Z}" if local.second else f"{local:%a %Y-%m-%d %H:%M %Z}"
+    return f"{local:%a %Y-%m-%d {clock} %Z}"
 
 
-def _days(feed: Feed, name: str, rows: Sequence[RunRow], now: datetime, schedule: Schedule | None) -> list[Day]:
-    return feed.days.of(name, rows, now, zone_of("UTC") if schedule is None else schedule.zone)
+def _zone(schedule: Schedule | None) -> ZoneInfo:
+    """Return the zone that a schedule's days are of; UTC where this machine does not know it."""
+    with suppress(*_UNREADABLE):
+        if schedule is not None:
+            return schedule.zone
+    return zone_of("UTC")
 
 
 def _series(values: list[tuple[float | None, str]]) -> Series:
