@@ -149,7 +149,7 @@ def share(part: float, whole: float, label: str) -> Markup:
 
 
 def hours(begin: date, first_hour: int, loads: Sequence[HourLoad], workers: int, label: str) -> Markup:
-    """Draw days by hours, each with how many workers are busy: a corner where runs wait, `!` where all are busy then."""
+    """Draw days by hours, each with how many workers are busy: a corner where runs wait, `!` where all are busy."""
     rows = -(-(first_hour + len(loads)) // 24)
     parts = [f'<text x="{_LEFT + hour * _HOUR_W + 4}" y="12">{hour:02d}</text>' for hour in range(0, 24, 3)]
     parts += [
@@ -170,7 +170,8 @@ def _hour(x: int, y: int, load: HourLoad, workers: int, when: str) -> str:
     corner = f'<path d="M{x + _HOUR_W - 10} {y}h8v8z"/>' if load.deepest and not load.is_full else ""
     return (
         f'<rect x="{x}" y="{y}" width="{_HOUR_W - 2}" height="{_HOUR_H - 2}" rx="3" class="{kind}">'
-        f'<title>{title}</title></rect>{corner}<text x="{x + _HOUR_W / 2 - 1}" y="{y + 15}" class="in {kind}">{text}</text>'
+        f"<title>{title}</title></rect>{corner}"
+        f'<text x="{x + _HOUR_W / 2 - 1}" y="{y + 15}" class="in {kind}">{text}</text>'
     )
 
 

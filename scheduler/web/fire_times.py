@@ -65,6 +65,7 @@ class FireTimes:
         end, now_s = time.monotonic() + budget_s, now.timestamp()
         for name in [name for name in self._next if name not in history.schedules]:
             del self._next[name], self._schedules[name]
+            self._words.pop(name, None)
         for name, state in history.schedules.items():
             schedule = self.schedule(history, name)
             known = self._next.get(name, 0.0)

@@ -26,7 +26,7 @@ def _heat(forecast: Forecast) -> str:
     begin = first_hour(forecast)
     fullest = max(forecast.hours, key=lambda each: each.busy)
     label = (
-        f"busy workers by the hour (UTC), {len(forecast.hours)} hours: at most {fullest.busy:.1f} of {forecast.workers}; "
+        f"busy workers in {len(forecast.hours)} hours: at most {fullest.busy:.1f} of {forecast.workers}; "
         f"all busy in {sum(each.is_full for each in forecast.hours)} of them"
     )
     return charts.hours(begin.date(), begin.hour, forecast.hours, forecast.workers, label)

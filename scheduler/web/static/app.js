@@ -2,7 +2,8 @@
 // keys, and sends what is to be changed. Without it a page is read by loading it again.
 "use strict";
 
-const LEAST_MS = 150;
+// A page that is long to make says how long it waits for more news before it is made again.
+const LEAST_MS = Number(document.querySelector("[data-least]")?.dataset.least ?? 150);
 
 // -- time -------------------------------------------------------------------------------------------------------------
 
@@ -137,7 +138,7 @@ async function act(form, values) {
     }
     toast(answer.ok ? told.message ?? "Done" : `${told.title}: ${told.detail}`, !answer.ok);
     if (answer.ok && told.location) location.href = told.location;
-    else refresh();
+    else { refreshedAt = 0; refresh(); }
   } catch (error) { toast(`Nothing was changed: ${error.message}`, true); }
   buttons.forEach((button) => button.disabled = false);
 }
