@@ -13,10 +13,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from .dag import Dag, check_params, load_dag, project_of
-from .errors import Fault, InvalidFile, TickpoolError, did_you_mean
+from .dag import Dag, load_dag, project_of
+from .errors import InvalidFile, TickpoolError
 from .events import Event
 from .failpoints import arm
+from .given_params import checked_params
 from .masking import Mask
 from .process_tree import become_subreaper
 from .run_context import RunInfo, Stop
@@ -25,20 +26,13 @@ from .settings import read_settings
 from .terminal import clean, make_safe
 from .worker import Executor
 
-__all__ = ["add_arguments", "checked_params", "main", "run_by_hand", "show_task"]
+__all__ = ["add_arguments", "main", "run_by_hand", "show_task"]
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         print(clean(f"{self.prog}: {message} (see {self.prog} --help)"), file=sys.stderr)
         sys.exit(2)
-
-
-class InvalidParam(TickpoolError):
-    """A `-p` that cannot be used: (what was written, why)."""
-
-    def __str__(self) -> str:
-        return f"-p {self.args[0]}: {self.args[1]}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -109,39 +103,6 @@ def _run(dag: Dag, path: Path, project: Path, options: argparse.Namespace, mask:
     else:
         print(clean(f"{result.status}  {result.duration_s:.2f} s" + (f"  {result.reason}" if result.reason else "")))
     return 0 if result.status == "success" else 1
-
-
-def checked_params(
-    dag: Dag, shown: str, given: Sequence[str], known: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
-    """Return the params of a run from `NAME=VALUE` texts, over those `known`; `shown` is the DAG's name in messages.
-
-    Raises InvalidParam, and InvalidFile for params that the DAG does not take.
-    """
-    params = {**(known or {}), **_read_params(dag, given)}
-    wrong = check_params(dag, params)
-    if wrong:
-        raise InvalidFile([Fault(shown, 0, 0, message) for message in wrong])
-    return params
-
-
-def _read_params(dag: Dag, given: Sequence[str]) -> dict[str, Any]:
-    """Read `NAME=VALUE` texts; where the DAG's default is no text, the value is read as JSON."""
-    params: dict[str, Any] = {}
-    for text in given:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise InvalidParam(text, "write NAME=VALUE")
-        if name not in dag.params:
-            raise InvalidParam(text, f"DAG `{dag.id}` has no parameter `{name}`{did_you_mean(name, dag.params)}")
-        if isinstance(dag.params[name], str):
-            params[name] = value
-            continue
-        try:
-            params[name] = json.loads(value)
-        except ValueError:
-            raise InvalidParam(text, f"the default is {json.dumps(dag.params[name])}; write JSON") from None
-    return params
 
 
 def show_task(event: Mapping[str, Any] | Event) -> None:

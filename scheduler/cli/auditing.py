@@ -7,10 +7,11 @@ import os
 from datetime import UTC, datetime
 from pathlib import Path
 
+from scheduler.moments import read_moment
 from workers.units import Duration
 
 from .output import print_json, show
-from .parser import Command, read_moment
+from .parser import Command
 from .progress import Progress
 
 __all__ = ["COMMANDS"]

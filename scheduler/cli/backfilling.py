@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import argparse
 import os
-import secrets
 import time
 from collections import Counter
-from collections.abc import Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workers.errors import TickpoolError
+from scheduler.moments import read_day
 
 from .names import UnknownName
 from .operator import opened, operator, wait
 from .output import complain, print_json, say
-from .parser import Command, InvalidMoment, add_dir, read_moment, whole_number
+from .parser import Command, add_dir, whole_number
 from .progress import Progress
 
 if TYPE_CHECKING:
@@ -30,18 +28,11 @@ if TYPE_CHECKING:
 
 __all__ = ["COMMANDS"]
 
-_MOST = 100_000
 _SHOWN = 5
 
 
-class NoSlots(TickpoolError):
-    """A backfill of nothing: (the schedule, why)."""
-
-    def __str__(self) -> str:
-        return f"nothing to backfill of schedule `{self.args[0]}`: {self.args[1]}"
-
-
 def _backfill(options: argparse.Namespace) -> int:
+    from scheduler.backfill_plan import backfill_events, backfill_id, succeeded
     from scheduler.control import wake_service
     from workers.settings import read_settings
 
@@ -52,12 +43,13 @@ def _backfill(options: argparse.Namespace) -> int:
             return _go_on(store, _open_one(store.history, options.schedule), options)
         schedule = _schedule(options)
         wanted = _slots(schedule, options, now)
-        done = _succeeded(settings, schedule.id, wanted) if options.only_missing else set()
+        done = succeeded(settings, schedule.id, wanted) if options.only_missing else set()
         wanted = [slot for slot in wanted if slot not in done]
         if options.dry_run:
             return _show_plan(settings, store.history, schedule, wanted, options)
-        name = f"{schedule.id}.backfill.{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
-        events = store.commit(lambda history: _requests(name, schedule, wanted, history, options, by))
+        name = backfill_id(schedule.id, now)
+        most = options.max_parallel
+        events = store.commit(lambda history: backfill_events(history, name, schedule, wanted, most, by))
         wake_service(store.history)
         if not events:
             # Whoever was interrupted asks once more, and sees the one that goes on.
@@ -65,32 +57,9 @@ def _backfill(options: argparse.Namespace) -> int:
         return _go_on(store, store.history.backfills.open[name], options)
 
 
-def _requests(
-    name: str, schedule: Schedule, wanted: list[int], history: History, options: argparse.Namespace, by: str
-) -> list[Event]:
-    """Return the events that ask for the slots that nobody is at; none when others are at all of them."""
-    from scheduler.backfills import backfill_requests
-    from scheduler.judge import run_terms
-
-    slots = _free(history, schedule.id, wanted)
-    if not slots and history.backfills.slots_of(schedule.id):
-        return []
-    if not slots:
-        raise NoSlots(schedule.id, "a run of each fire time is open, or has succeeded already")
-    terms = run_terms(schedule)
-    return list(backfill_requests(name, schedule.id, terms, slots, options.max_parallel, by))
-
-
-def _free(history: History, schedule_id: str, wanted: Sequence[int]) -> list[int]:
-    """Return the slots at which nobody is: neither a backfill nor an open run of the schedule."""
-    from scheduler.history import epoch
-
-    taken = history.backfills.slots_of(schedule_id)
-    taken.update(epoch(run.request["minute"]) for run in history.open_runs(schedule_id) if run.request.get("minute"))
-    return [slot for slot in wanted if slot not in taken]
-
-
 def _open_one(history: History, schedule_id: str) -> Backfill:
+    from scheduler.backfill_plan import NoSlots
+
     found = [each for each in history.backfills.open.values() if each.schedule_id == schedule_id]
     if not found:
         raise NoSlots(schedule_id, "no backfill of it is open; name --from, and perhaps --until")
@@ -106,57 +75,17 @@ def _schedule(options: argparse.Namespace) -> Schedule:
         for fault in configuration.faults:
             complain(fault)
         raise UnknownName("schedule", options.schedule, list(schedules))
-    schedule = schedules[options.schedule]
-    if not Path(schedule.project, schedule.dag).is_file():
-        raise NoSlots(schedule.id, f"its DAG {schedule.dag} is not there")
-    return schedule
+    return schedules[options.schedule]
 
 
 def _slots(schedule: Schedule, options: argparse.Namespace, now: datetime) -> list[int]:
-    """Return the fire times from `--from` up to, and without, `--until`; those that it is closed at are left out."""
-    from itertools import islice
+    """Return the slots from `--from` up to, and without, `--until`. Raises NoSlots, InvalidMoment."""
+    from scheduler.backfill_plan import slots_between
 
-    first = _moment("--from", options.first, schedule)
-    last = min(now, _moment("--until", options.until, schedule)) if options.until else now
-    start = datetime.fromtimestamp(first.timestamp() - 1, UTC).astimezone(schedule.zone)
-    fires = islice(schedule.fires.between(start, last), _MOST + 1)
-    slots = [int(fire.timestamp()) for fire in fires if first <= fire < last and schedule.closed(fire) is None]
-    if not slots:
-        raise NoSlots(schedule.id, "it has no fire time then at which it runs, or none that has come")
-    if len(slots) > _MOST:
-        raise NoSlots(schedule.id, f"there are more than {_MOST} fire times; ask for less at a time")
+    first = read_day("--from", options.first, schedule.zone)
+    last = min(now, read_day("--until", options.until, schedule.zone)) if options.until else now
+    slots = slots_between(schedule, first, last)
     return slots[::-1] if options.reverse else slots
-
-
-def _moment(option: str, text: str, schedule: Schedule) -> datetime:
-    """Read a moment; a mere date is its first moment in the schedule's zone. Raises InvalidMoment."""
-    try:
-        day = date.fromisoformat(text)
-    except ValueError:
-        return read_moment(option, text)
-    try:
-        return datetime(day.year, day.month, day.day, tzinfo=schedule.zone).astimezone(UTC)
-    except OverflowError:
-        raise InvalidMoment(option, text) from None
-
-
-def _succeeded(settings: Settings, schedule_id: str, slots: Sequence[int]) -> set[int]:
-    """Return the slots of which a run has succeeded, whoever asked for it."""
-    from scheduler.history import epoch
-    from workers.segments import read_backward
-
-    mark, since = f'"{schedule_id}.'.encode(), datetime.fromtimestamp(min(slots), UTC).isoformat()[:19]
-    found = set()
-    for event in read_backward(
-        Path(settings.state_path), wanted=lambda line: mark in line and b'"run_finished"' in line
-    ):
-        if event is None or event.get("status") != "success" or not event.get("minute"):
-            continue
-        if str(event.get("timestamp")) < since:
-            break
-        if schedule_id in (event.get("schedule_id"), event.get("for_schedule")):
-            found.add(epoch(event["minute"]))
-    return found.intersection(slots)
 
 
 # -- what is shown ----------------------------------------------------------------------------------------------------
@@ -165,10 +94,11 @@ def _succeeded(settings: Settings, schedule_id: str, slots: Sequence[int]) -> se
 def _show_plan(
     settings: Settings, history: History, schedule: Schedule, wanted: list[int], options: argparse.Namespace
 ) -> int:
+    from scheduler.backfill_plan import free_slots
     from scheduler.durations import read_durations
     from scheduler.text import span
 
-    slots = _free(history, schedule.id, wanted)
+    slots = free_slots(history, schedule.id, wanted)
     known = read_durations(Path(settings.state_path)).get(schedule.id)
     takes_s = None if known is None else known.p50_s * len(slots) / options.max_parallel
     minutes = [datetime.fromtimestamp(slot, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") for slot in slots]

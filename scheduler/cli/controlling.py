@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from scheduler.moments import read_moment
 from scheduler.refusals import NotOpen
 from workers.errors import TickpoolError, did_you_mean
 
@@ -16,7 +17,7 @@ from .holding import NothingNamed
 from .names import UnknownName, known_schedules
 from .operator import follow_run, opened, operator, wait
 from .output import complain, print_json, say
-from .parser import Command, add_dir, read_moment
+from .parser import Command, add_dir
 
 if TYPE_CHECKING:
     from scheduler.history import History
@@ -54,8 +55,8 @@ def _request(options: argparse.Namespace) -> Event:
     """Return what is asked for. Raises TickpoolError."""
     from scheduler.control import request_dag, request_schedule
     from scheduler.schedules import read_configuration
-    from workers.__main__ import checked_params
     from workers.dag import load_dag
+    from workers.given_params import checked_params
 
     now, by = datetime.now(UTC), operator()
     at = read_moment("--at", options.at) if options.at else None

@@ -9,11 +9,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from scheduler.moments import read_moment
 from workers.errors import InvalidFile
 from workers.units import Duration
 
 from .output import print_json, show
-from .parser import Command, add_dir, read_moment, whole_number
+from .parser import Command, add_dir, whole_number
 from .progress import Progress
 
 if TYPE_CHECKING:

@@ -8,13 +8,14 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from scheduler.moments import read_until
 from scheduler.refusals import NotOpen
 from workers.errors import TickpoolError
 
 from .names import UnknownName
 from .operator import opened, operator, wait
 from .output import complain, print_json, say
-from .parser import Command, add_dir, read_until
+from .parser import Command, add_dir
 
 if TYPE_CHECKING:
     from scheduler.history import History

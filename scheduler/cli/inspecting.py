@@ -10,11 +10,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from scheduler.moments import read_since
 from workers.ids import is_run_id
 
 from .names import NotThere, UnknownName, UnknownRun, known_runs, known_schedules, read_history
 from .output import can_show, print_json, show, width
-from .parser import Command, read_since, whole_number
+from .parser import Command, whole_number
 
 __all__ = ["COMMANDS"]
 

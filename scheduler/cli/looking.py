@@ -9,11 +9,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from scheduler.moments import read_since
 from workers.run_request import STATUSES
 
 from .names import UnknownName, known_schedules, known_tenants, read_history
 from .output import fault_row, print_json, say, show, width
-from .parser import Command, add_dir, number, read_since, whole_number
+from .parser import Command, add_dir, number, whole_number
 
 if TYPE_CHECKING:
     from workers.events import Event

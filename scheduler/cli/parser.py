@@ -7,25 +7,18 @@ import math
 import re
 import sys
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-from workers.errors import TickpoolError, did_you_mean
-from workers.units import Duration, InvalidDuration
+from workers.errors import did_you_mean
 
 from .output import complain
 
 __all__ = [
     "Command",
-    "InvalidMoment",
-    "InvalidUntil",
     "Parser",
     "add_dir",
     "number",
-    "read_moment",
-    "read_since",
-    "read_until",
     "whole_number",
 ]
 
@@ -93,49 +86,3 @@ def add_dir(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dir", type=Path, default=Path("schedules"), help="the directory of schedule files (default: schedules)"
     )
-
-
-class InvalidMoment(TickpoolError):
-    """An option's value that is no moment: (the option, the text)."""
-
-    def __str__(self) -> str:
-        return f"{self.args[0]} {self.args[1]!r}: write an ISO 8601 time with its zone, such as 2026-11-23T09:00:00Z"
-
-
-def read_moment(option: str, text: str) -> datetime:
-    """Read the value of an option as an aware datetime in UTC. Raises InvalidMoment."""
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise InvalidMoment(option, text) from None
-    if moment.tzinfo is None:
-        raise InvalidMoment(option, text)
-    return moment.astimezone(UTC)
-
-
-class InvalidUntil(TickpoolError):
-    """An option's value that is neither a moment nor a duration: (the option, the text)."""
-
-    def __str__(self) -> str:
-        forms = "a duration such as 7d, or an ISO 8601 time with its zone, such as 2026-11-23T09:00:00Z"
-        return f"{self.args[0]} {self.args[1]!r}: write {forms}"
-
-
-def read_until(option: str, text: str, now: datetime) -> datetime:
-    """Read a moment, or a duration from now, as an aware datetime in UTC. Raises InvalidUntil."""
-    try:
-        return now + Duration.parse(text)
-    except (InvalidDuration, OverflowError):
-        pass
-    try:
-        return read_moment(option, text)
-    except InvalidMoment:
-        raise InvalidUntil(option, text) from None
-
-
-def read_since(option: str, text: str, now: datetime) -> datetime:
-    """Read a moment, or a duration before now, as an aware datetime in UTC. Raises InvalidUntil."""
-    try:
-        return now - Duration.parse(text)
-    except (InvalidDuration, OverflowError):
-        return read_until(option, text, now)

@@ -7,8 +7,10 @@ import os
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from scheduler.moments import read_moment
+
 from .output import complain, fault_row, print_json, say, say_json
-from .parser import Command, add_dir, read_moment
+from .parser import Command, add_dir
 
 if TYPE_CHECKING:
     from scheduler.schedules import Configuration

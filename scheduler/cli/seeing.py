@@ -7,9 +7,11 @@ import os
 from datetime import UTC, datetime
 from pathlib import Path
 
+from scheduler.moments import read_until
+
 from .names import UnknownName
 from .output import complain, fault_row, print_json, say, show, width
-from .parser import Command, add_dir, read_until, whole_number
+from .parser import Command, add_dir, whole_number
 
 __all__ = ["COMMANDS"]
 

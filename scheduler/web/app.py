@@ -18,7 +18,7 @@ from starlette.staticfiles import StaticFiles
 
 from workers.settings import Settings
 
-from . import api, login, pages, run_api, run_pages, stream
+from . import api, health_pages, login, pages, run_api, run_pages, schedule_api, schedule_pages, stream
 from .desk import Desk
 from .feed import Feed
 from .gate import Gate
@@ -51,8 +51,10 @@ def build_app(
             *login.ROUTES,
             *pages.ROUTES,
             *run_pages.ROUTES,
+            *schedule_pages.ROUTES,
+            *health_pages.ROUTES,
             *stream.ROUTES,
-            Mount("/api/v1", routes=[*api.ROUTES, *run_api.ROUTES]),
+            Mount("/api/v1", routes=[*api.ROUTES, *run_api.ROUTES, *schedule_api.ROUTES]),
             Mount("/static", StaticFiles(directory=_STATIC)),
         ],
         middleware=[

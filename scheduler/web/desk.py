@@ -7,9 +7,16 @@ from pathlib import Path
 
 from starlette.requests import Request
 
+from scheduler.audit.report import Report
+
+from .book import Book
 from .feed import Feed
+from .jobs import Job
+from .task_grid import TaskGrid
 from .tokens import Tokens, User
+from .views.forecast import ForecastReport
 from .views.now import Processes
+from .views.schedules import Roster
 
 __all__ = ["Desk", "desk_of", "user_of"]
 
@@ -22,6 +29,11 @@ class Desk:
         self.directory = directory
         self.tokens = tokens
         self.processes = Processes()
+        self.book = Book(directory)
+        self.roster = Roster()
+        self.grid = TaskGrid(Path(feed.settings.events_path))
+        self.forecast = Job(ForecastReport, feed.announce)
+        self.audit = Job(Report, feed.announce)
 
     def now(self) -> datetime:
         """Return the present moment: where time enters."""

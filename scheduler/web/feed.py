@@ -20,7 +20,9 @@ from workers.events import Event, decode_lines
 from workers.segments import Chunk, LogReader
 from workers.settings import Settings
 
+from .day_counts import DayCounts
 from .fire_times import FireTimes
+from .incidents import Incidents
 from .run_index import RunIndex
 
 __all__ = ["Change", "Feed"]
@@ -47,6 +49,10 @@ class Feed:
         self.history = History()
         self.index = RunIndex()
         self.fire_times = FireTimes()
+        self.incidents = Incidents()
+        self.days = DayCounts()
+        # How often schedules were loaded: who keeps what depends on their specs makes it anew when it has grown.
+        self.loads = 0
         self.recent: deque[Event] = deque(maxlen=_RING)
         self.seq = 0
         self.corrupt = 0
@@ -67,12 +73,15 @@ class Feed:
             changed = self._guarded(self._look_at_present)
             runs: set[str] = set(changed.runs) if changed else set()
             async for chunk in self._in_slices(self._past):
-                runs.update(row.run_id for row in self.index.take(chunk))
+                rows = self.index.take(chunk)
+                self.days.note(rows)
+                self.incidents.take(chunk)
+                runs.update(row.run_id for row in rows)
             async for chunk in self._in_slices(self._tasks):
                 runs |= self.index.take_tasks(chunk)
             if not self.is_caught_up:
                 self.is_caught_up = True
-                self._tell(Change(self.seq, frozenset(), frozenset()))
+                self.announce()
             elif runs or changed:
                 self._tell(Change(self.seq, frozenset(runs), changed.schedules if changed else frozenset()))
             self.fire_times.refresh(self.history, datetime.now(UTC), _SLICE_S)
@@ -91,6 +100,10 @@ class Feed:
     def listeners(self) -> int:
         """Return how many listen."""
         return len(self._listeners)
+
+    def announce(self) -> None:
+        """Tell those who listen that there is something to see that no log has brought."""
+        self._tell(Change(self.seq, frozenset(), frozenset()))
 
     def _tell(self, change: Change) -> None:
         for queue in self._listeners:
@@ -116,6 +129,7 @@ class Feed:
         name = event.get("event")
         if type(event.get("seq")) is int:
             self.seq = event["seq"]
+        self.loads += name in ("checkpoint", "schedules_loaded")
         if name in ("checkpoint", "segment_started"):
             return
         self.recent.append(event)

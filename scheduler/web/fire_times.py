@@ -32,6 +32,7 @@ class FireTimes:
     def __init__(self) -> None:
         self._schedules: dict[str, tuple[dict[str, Any], Schedule | None]] = {}
         self._next: dict[str, float | None] = {}
+        self._words: dict[str, tuple[Schedule, str]] = {}
 
     def schedule(self, history: History, name: str) -> Schedule | None:
         """Return a schedule that is in force; None for one that is not there, or whose spec cannot be read."""
@@ -48,11 +49,23 @@ class FireTimes:
             self._next.pop(name, None)
         return known[1]
 
+    def words(self, history: History, name: str) -> str:
+        """Say in plain words when a schedule that is in force fires; empty where that cannot be said."""
+        schedule = self.schedule(history, name)
+        known = self._words.get(name)
+        if schedule is not None and (known is None or known[0] is not schedule):
+            told = ""
+            with suppress(*_UNREADABLE):
+                told = schedule.fires.explain()
+            known = self._words[name] = (schedule, told)
+        return known[1] if known is not None and schedule is not None else ""
+
     def refresh(self, history: History, now: datetime, budget_s: float) -> bool:
         """Work out what is new or has passed, for so long at most; say whether all is known."""
         end, now_s = time.monotonic() + budget_s, now.timestamp()
         for name in [name for name in self._next if name not in history.schedules]:
             del self._next[name], self._schedules[name]
+            self._words.pop(name, None)
         for name, state in history.schedules.items():
             schedule = self.schedule(history, name)
             known = self._next.get(name, 0.0)

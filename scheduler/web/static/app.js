@@ -2,7 +2,8 @@
 // keys, and sends what is to be changed. Without it a page is read by loading it again.
 "use strict";
 
-const LEAST_MS = 150;
+// A page that is long to make says how long it waits for more news before it is made again.
+const LEAST_MS = Number(document.querySelector("[data-least]")?.dataset.least ?? 150);
 
 // -- time -------------------------------------------------------------------------------------------------------------
 
@@ -125,6 +126,10 @@ addEventListener("submit", async (event) => {
   const question = event.submitter?.dataset.confirm ?? form.dataset.confirm;
   if (question && !confirm(question)) return;
   const values = Object.fromEntries(new FormData(form, event.submitter));
+  await act(form, values);
+});
+
+async function act(form, values) {
   const buttons = form.querySelectorAll("button");
   buttons.forEach((button) => button.disabled = true);
   try {
@@ -133,12 +138,18 @@ addEventListener("submit", async (event) => {
       headers: {"Content-Type": "application/json", "X-Tickpool": "1"}, body: JSON.stringify(values),
     });
     const told = await answer.json();
+    if (answer.ok && told.confirm) {
+      // What it would come to was asked for; now it is asked for itself.
+      if (confirm(told.confirm)) await act(form, {...values, dry_run: "no"});
+      buttons.forEach((button) => button.disabled = false);
+      return;
+    }
     toast(answer.ok ? told.message ?? "Done" : `${told.title}: ${told.detail}`, !answer.ok);
     if (answer.ok && told.location) location.href = told.location;
-    else refresh();
+    else { refreshedAt = 0; refresh(); }
   } catch (error) { toast(`Nothing was changed: ${error.message}`, true); }
   buttons.forEach((button) => button.disabled = false);
-});
+}
 
 tellTime();
 setInterval(tellTime, 1000);

@@ -1,0 +1,69 @@
+"""Moments as operators write them: on the command line, and in the forms of the dashboard."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from zoneinfo import ZoneInfo
+
+from workers.errors import TickpoolError
+from workers.units import Duration, InvalidDuration
+
+__all__ = ["InvalidMoment", "InvalidUntil", "read_day", "read_moment", "read_since", "read_until"]
+
+
+class InvalidMoment(TickpoolError):
+    """A value that is no moment: (the option or field, the text)."""
+
+    def __str__(self) -> str:
+        return f"{self.args[0]} {self.args[1]!r}: write an ISO 8601 time with its zone, such as 2026-11-23T09:00:00Z"
+
+
+def read_moment(option: str, text: str) -> datetime:
+    """Read the value of an option as an aware datetime in UTC. Raises InvalidMoment."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise InvalidMoment(option, text) from None
+    if moment.tzinfo is None:
+        raise InvalidMoment(option, text)
+    return moment.astimezone(UTC)
+
+
+class InvalidUntil(TickpoolError):
+    """A value that is neither a moment nor a duration: (the option or field, the text)."""
+
+    def __str__(self) -> str:
+        forms = "a duration such as 7d, or an ISO 8601 time with its zone, such as 2026-11-23T09:00:00Z"
+        return f"{self.args[0]} {self.args[1]!r}: write {forms}"
+
+
+def read_until(option: str, text: str, now: datetime) -> datetime:
+    """Read a moment, or a duration from now, as an aware datetime in UTC. Raises InvalidUntil."""
+    try:
+        return now + Duration.parse(text)
+    except (InvalidDuration, OverflowError):
+        pass
+    try:
+        return read_moment(option, text)
+    except InvalidMoment:
+        raise InvalidUntil(option, text) from None
+
+
+def read_since(option: str, text: str, now: datetime) -> datetime:
+    """Read a moment, or a duration before now, as an aware datetime in UTC. Raises InvalidUntil."""
+    try:
+        return now - Duration.parse(text)
+    except (InvalidDuration, OverflowError):
+        return read_until(option, text, now)
+
+
+def read_day(option: str, text: str, zone: ZoneInfo) -> datetime:
+    """Read a moment; a mere date is its first moment in the zone. Raises InvalidMoment."""
+    try:
+        day = date.fromisoformat(text)
+    except ValueError:
+        return read_moment(option, text)
+    try:
+        return datetime(day.year, day.month, day.day, tzinfo=zone).astimezone(UTC)
+    except OverflowError:
+        raise InvalidMoment(option, text) from None

@@ -1,0 +1,74 @@
+"""The forecast and the audit as they are known: what a look at them starts, and what it returns at once."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime
+from pathlib import Path
+
+from starlette.concurrency import run_in_threadpool
+
+from scheduler.limits import Limits
+from workers.errors import TickpoolError
+
+from .desk import Desk
+from .views.forecast import Forecast, forecast_view
+from .views.health import Audit, Health, disk_of, health_view, logs_of
+
+__all__ = ["AUDIT_S", "look_at_forecast", "look_at_health", "start_audit"]
+
+# An audit reads the whole log: no more often than this by itself.
+AUDIT_S = 300.0
+# And no more often than this for whoever presses the button.
+_LEAST_S = 5.0
+
+
+async def look_at_forecast(desk: Desk) -> Forecast:
+    """Return the forecast for the schedules as their files say them; have it made where it is of another hour."""
+    configuration = await desk.book.soon()
+    if configuration is None:
+        return forecast_view(None, None, desk.book.problem, (), Limits(), is_pending=not desk.book.problem)
+    job, hour = desk.forecast, desk.now().replace(minute=0, second=0, microsecond=0)
+    words = _forecast_words(desk, hour)
+    key = (configuration.signature, *words)
+    if job.key != key:
+        job.start(words, key)
+    result = job.result if not job.problem else None
+    return forecast_view(
+        result, job.at_s, job.problem, configuration.schedules, configuration.limits, is_pending=job.is_running
+    )
+
+
+def _forecast_words(desk: Desk, hour: datetime) -> list[str]:
+    words = ["forecast", "--json", "--dir", str(desk.directory), "--at", hour.isoformat()]
+    workers = (desk.feed.history.supervisor or {}).get("max_parallel")
+    return [*words, "--workers", str(workers)] if isinstance(workers, int) and 1 <= workers <= 1000 else words
+
+
+async def look_at_health(desk: Desk) -> Health:
+    """Return how things are; have the log judged again where that was some time ago."""
+    job = desk.audit
+    if job.at_s is None or time.time() - job.at_s > AUDIT_S:
+        _start(desk)
+    settings = desk.feed.settings
+    try:
+        logs = await run_in_threadpool(logs_of, settings)
+    except TickpoolError:
+        logs = []
+    disk = await run_in_threadpool(disk_of, settings)
+    is_clean = None if job.result is None else job.result.is_clean
+    audit = Audit(job.is_running, job.problem, job.at_s, is_clean, job.result, AUDIT_S)
+    return health_view(desk.feed, desk.processes, desk.now(), audit, logs, disk)
+
+
+def start_audit(desk: Desk) -> bool:
+    """Have the log judged now; say whether that was begun, or is too soon after the last time."""
+    at_s = desk.audit.at_s
+    if desk.audit.is_running or (at_s is not None and time.time() - at_s < _LEAST_S):
+        return False
+    _start(desk)
+    return True
+
+
+def _start(desk: Desk) -> None:
+    desk.audit.start(["audit", "--json", "--log", str(Path(desk.feed.settings.state_path))])

@@ -1,0 +1,136 @@
+"""The page Health: what the audit proves, the state of the logs, who died, what is wrong in the configuration."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from datetime import datetime
+from pathlib import Path
+
+import msgspec
+
+from scheduler.audit.report import Report
+from scheduler.web.feed import Feed
+from scheduler.web.incidents import Death
+from workers.segments import list_segments
+from workers.settings import Settings
+
+from .now import Processes
+from .schedules import FaultRow, faults_of
+
+__all__ = ["Audit", "Disk", "Health", "LogFacts", "disk_of", "health_view", "logs_of"]
+
+_DEATHS_S = 7 * 86_400.0
+_SHOWN = 50
+
+
+class Audit(msgspec.Struct):
+    """The last audit, made at `at_s`; `problem` says why the last one told nothing."""
+
+    is_pending: bool
+    problem: str
+    at_s: float | None
+    is_clean: bool | None
+    report: Report | None
+    least_s: float
+
+
+class LogFacts(msgspec.Struct):
+    """A log: its path, its bytes in all, and its segments, of which the oldest begins at `first_seq`."""
+
+    name: str
+    path: str
+    bytes: int
+    segments: int
+    first_seq: int | None
+
+
+class Disk(msgspec.Struct):
+    """The file system of the logs."""
+
+    path: str
+    total_bytes: int
+    free_bytes: int
+
+
+class Health(msgspec.Struct):
+    """The health of the system; `problems` are what somebody should see to."""
+
+    at_s: float
+    problems: list[str]
+    supervisor_pid: int | None
+    uptime_s: float | None
+    audit: Audit
+    logs: list[LogFacts]
+    corrupt_lines: int
+    unusable_events: int
+    deaths: list[Death]
+    faults: list[FaultRow]
+    disk: Disk | None
+    listeners: int
+    is_caught_up: bool
+
+
+def health_view(
+    feed: Feed, found: Processes, now: datetime, audit: Audit, logs: list[LogFacts], disk: Disk | None
+) -> Health:
+    """Return how things are."""
+    supervisor, _ = found.look(feed.history, now)
+    since_s = now.timestamp() - _DEATHS_S
+    health = Health(
+        at_s=now.timestamp(),
+        problems=[],
+        supervisor_pid=supervisor.get("pid"),
+        uptime_s=supervisor.get("uptime_s"),
+        audit=audit,
+        logs=logs,
+        corrupt_lines=feed.corrupt,
+        unusable_events=feed.history.unusable,
+        deaths=[each for each in reversed(feed.incidents.deaths) if each.at_s >= since_s][:_SHOWN],
+        faults=faults_of(feed.history)[:_SHOWN],
+        disk=disk,
+        listeners=feed.listeners(),
+        is_caught_up=feed.is_caught_up,
+    )
+    health.problems = _problems(health, str(supervisor.get("reason") or ""))
+    return health
+
+
+def logs_of(settings: Settings) -> list[LogFacts]:
+    """Look at the files of both logs. Raises LogUnreadable."""
+    return [_log("state", settings.state_path), _log("tasks", settings.events_path)]
+
+
+def disk_of(settings: Settings) -> Disk | None:
+    """Look at the file system of the logs; None where it cannot be looked at."""
+    place = Path(os.path.abspath(settings.state_path)).parent
+    try:
+        found = shutil.disk_usage(place)
+    except OSError:
+        return None
+    return Disk(str(place), found.total, found.free)
+
+
+def _log(name: str, path: str) -> LogFacts:
+    segments, total = list_segments(Path(path)), 0
+    for each in segments:
+        try:
+            total += each.path.stat().st_size
+        except OSError:
+            continue  # pruned in this moment
+    return LogFacts(name, path, total, len(segments), segments[0].first_seq if segments else None)
+
+
+def _problems(health: Health, reason: str) -> list[str]:
+    problems = [f"the service is down: {reason}"] if health.supervisor_pid is None else []
+    report = health.audit.report
+    if report is not None and not report.is_clean:
+        refuted = ", ".join(each.guarantee for each in report.findings if each.violations)
+        problems.append(f"the audit refutes {refuted}")
+    if health.faults:
+        problems.append(f"{len(health.faults)} configuration fault(s): the schedules in force are those before them")
+    if health.corrupt_lines:
+        problems.append(f"{health.corrupt_lines} corrupt line(s) in the log")
+    if health.disk is not None and health.disk.free_bytes < 0.05 * health.disk.total_bytes:
+        problems.append(f"less than 5 % of the disk is free at {health.disk.path}")
+    return problems

@@ -1,0 +1,117 @@
+"""The pages Forecast and Health: what is worked out beside the server, and what the log tells of deaths and faults."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from schedule_world import World, browser_page, world_of
+from service import Service, WaitFor, kill9
+
+from scheduler.state_store import record_event
+
+
+@pytest.fixture
+def world(service: Service, wait_for: WaitFor) -> Iterator[World]:
+    """A schedule of every hour in a pool; nothing runs yet."""
+    (service.root / "schedules" / "limits.yaml").write_text("pools: {db: 2}\n")
+    service.schedule("hourly", "0 * * * *", service.dag("d", "true"), pool="db")
+    with world_of(service, wait_for) as found:
+        yield found
+
+
+def test_the_forecast_is_worked_out_beside_the_server_and_kept(world: World) -> None:
+    world.serve()
+    world.open()
+    first = world.get("/api/v1/forecast").json()
+    assert first["is_pending"]
+    assert first["hours"] == []
+    assert "being worked out" in world.page("/forecast")
+    world.wait_for(lambda: world.get("/api/v1/forecast").json()["hours"], 60, "the forecast")
+    found = world.get("/api/v1/forecast").json()
+    assert found["workers"] == 2
+    assert len(found["hours"]) == 7 * 24
+    assert [(pool["pool"], pool["slots"], pool["schedules"]) for pool in found["pools"]] == [("db", 2, 1)]
+    assert not found["is_pending"]
+    page = world.page("/forecast")
+    assert "it fits" in page
+    assert 'class="hours"' in page
+    assert world.get("/api/v1/forecast").json()["made_s"] == found["made_s"]
+
+
+def test_a_configuration_with_a_fault_has_no_forecast_and_says_why(world: World) -> None:
+    world.service.schedule("wrong", "61 * * * *", "dags/d.yaml")
+    world.open()
+    world.wait_for(lambda: world.get("/api/v1/forecast").json()["problem"], 60, "the problem")
+    assert "wrong.yaml:1:" in world.page("/forecast")
+
+
+def test_the_audit_is_shown_with_its_age_and_comes_again_by_a_button(world: World) -> None:
+    world.serve()
+    world.open()
+    world.get("/health")
+    world.wait_for(lambda: world.get("/api/v1/health").json()["audit"]["is_clean"], 60, "the audit")
+    before = world.get("/api/v1/health").json()["audit"]
+    assert {"G1", "G4"} <= {each["guarantee"] for each in before["report"]["findings"]}
+    assert world.get("/api/v1/health").json()["audit"]["at_s"] == before["at_s"]
+    with browser_page(world) as page:
+        page.goto("/health")
+        assert "proved" in page.locator("#audit").inner_text()
+        world.wait_for(lambda: _audited_again(page, before["at_s"], world), 60, "another audit")
+
+
+def _audited_again(page: object, at_s: float, world: World) -> bool:
+    button = page.locator("button:has-text('Audit now')")  # type: ignore[attr-defined]
+    if button.is_enabled():
+        button.click()
+    return bool(world.get("/api/v1/health").json()["audit"]["at_s"] > at_s)
+
+
+def test_the_death_of_a_service_and_of_a_worker_are_told(world: World) -> None:
+    first = world.service.start()
+    world.wait_for(world.service.is_ready, 30, "a service")
+    kill9(world.service.workers(first)[0])
+    world.wait_for(lambda: world.service.events("worker_exited"), 20, "the death of the worker")
+    kill9(first)
+    world.serve()
+    world.open()
+    deaths = world.get("/api/v1/health").json()["deaths"]
+    assert [each["kind"] for each in deaths] == ["service", "worker"]
+    assert deaths[0]["pid"] == first.pid
+    assert "gone without having stopped" in world.page("/health")
+
+
+def test_a_log_that_is_refuted_and_a_corrupt_line_are_problems(world: World) -> None:
+    record_event(
+        {"event": "run_started", "run_id": "r.1", "attempt": 1, "timestamp": "2026-11-01T00:00:00Z"}, world.service.log
+    )
+    with open(world.service.log, "ab") as file:
+        file.write(b'{"event":"run_fin<b>ished"\n')
+    world.open()
+    world.get("/health")
+    world.wait_for(lambda: world.get("/api/v1/health").json()["audit"]["is_clean"] is False, 60, "the audit")
+    health = world.get("/api/v1/health").json()
+    assert health["corrupt_lines"] == 1
+    assert any(text.startswith("the audit refutes") for text in health["problems"])
+    assert any("the service is down" in text for text in health["problems"])
+    page = world.page("/health")
+    assert "refuted" in page
+    assert "1 corrupt line(s) in the log" in page
+
+
+def test_the_logs_and_the_disk_are_told(world: World) -> None:
+    world.serve()
+    world.open()
+    health = world.get("/api/v1/health").json()
+    assert health["logs"][0]["segments"] == 1
+    assert health["logs"][0]["bytes"] == world.service.log.stat().st_size
+    assert 0 < health["disk"]["free_bytes"] < health["disk"]["total_bytes"]
+    assert health["deaths"] == []
+
+
+def test_a_configuration_fault_is_named_with_its_place(world: World) -> None:
+    world.serve()
+    world.open()
+    world.service.schedule("wrong", "61 * * * *", "dags/d.yaml")
+    world.wait_for(world.shows("/health", "wrong.yaml:1:"), 20, "the fault")
+    assert "61" in world.page("/health")

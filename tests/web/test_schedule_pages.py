@@ -1,0 +1,210 @@
+"""The pages of schedules: read without a script, used as a person would, hostile names shown as text."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+
+import pytest
+from schedule_world import World, browser_page, world_of
+from service import Service, WaitFor
+
+from scheduler.state_store import record_event
+
+HOSTILE = '<img src=x onerror="document.title=1">'
+
+
+@pytest.fixture
+def world(service: Service, wait_for: WaitFor) -> Iterator[World]:
+    """A schedule `daily` of two tasks, whose second fails; nothing runs yet."""
+    service.tasks("d", {"id": "load", "run": "true"}, {"id": "send", "run": "exit 3", "needs": ["load"]})
+    dag = service.root / "dags" / "d.yaml"
+    dag.write_text(json.dumps({**json.loads(dag.read_text()), "params": {"region": "eu", "full": False, "n": 2}}))
+    (service.root / "schedules" / "all.yaml").write_text(
+        "# All of them.\n"
+        "- id: daily\n"
+        f"  description: '{HOSTILE}'\n"
+        '  cron: "30 6 * * *"\n'
+        "  timezone: Europe/Berlin\n"
+        "  dag: dags/d.yaml\n"
+        "- id: weekly\n"
+        '  cron: "0 4 * * 1"\n'
+        "  dag: dags/d.yaml\n"
+        "  enabled: false\n"
+    )
+    with world_of(service, wait_for) as found:
+        yield found
+
+
+def started(world: World) -> World:
+    world.serve()
+    world.open()
+    world.wait_for(world.shows("/schedules", "/schedules/weekly"), 20, "the schedules")
+    return world
+
+
+def fire(name: str, number: int) -> dict[str, str]:
+    minute = f"2026-11-{number:02}T05:30:00Z"
+    return {"schedule_id": name, "minute": minute, "run_id": f"{name}.{number}", "timestamp": minute}
+
+
+def test_the_list_is_complete_without_a_script(world: World) -> None:
+    started(world)
+    with browser_page(world, has_scripts=False) as page:
+        page.goto("/schedules")
+        row = page.locator("tr", has=page.locator("a", has_text="daily"))
+        assert "06:30" in row.inner_text()
+        assert "Europe/Berlin" in row.inner_text()
+        assert "disabled" in page.locator("tr", has=page.locator("a", has_text="weekly")).inner_text()
+        page.select_option("#f-status", "disabled")
+        page.click("text=Show")
+        assert "status=disabled" in page.url
+        assert page.locator("tbody tr").count() == 1
+
+
+def test_ten_hundred_rows_come_a_hundred_a_page(world: World) -> None:
+    specs = {
+        f"s{number:04}": {"cron": "0 5 * * *", "timezone": "UTC", "enabled": True, "dag": "d"} for number in range(250)
+    }
+    for part in (list(specs.items())[:125], list(specs.items())[125:]):
+        record_event({"event": "schedules_loaded", "specs": dict(part)}, world.service.log)
+    world.open()
+    page = world.page("/schedules")
+    assert page.count("data-row") == 100
+    assert "1–100 of 250" in page
+    (following,) = re.findall(r'href="([^"]*)" rel="next"', page)
+    assert "101–200 of 250" in world.page(following.replace("&amp;", "&"))
+    last = world.page("/schedules?page=3&q=s0")
+    assert last.count("data-row") == 50
+    assert 'rel="next"' not in last
+    assert world.get("/schedules?page=none").status_code == 400
+
+
+def test_a_schedule_shows_its_tasks_by_run_its_reasons_and_its_file(world: World) -> None:
+    record_event(
+        {"event": "schedule_skipped", **fire("daily", 1), "reason": "overlap", "open_run": "daily.0"}, world.service.log
+    )
+    started(world)
+    run_id = world.post("/schedules/daily/trigger").json()["run_id"]
+    world.wait_for(lambda: world.service.has_ended(run_id), 30, "the run")
+    world.wait_for(world.shows("/schedules/daily", 'class="cell failed" title="failed"'), 20, "the task in the grid")
+    page = world.page("/schedules/daily")
+    assert f'href="/runs/{run_id}"' in page
+    assert re.search(r'<th scope="row">load</th><td><span class="cell success"', page)
+    assert "a run of it was open" in page
+    assert "1 failed on 1 days" in page
+    assert "schedules/all.yaml:2" in page
+    assert "cron: &#34;30 6 * * *&#34;" in page
+    assert "id: weekly" not in page
+    assert page.count("data-until") >= 10
+
+
+def test_what_its_file_says_is_shown_as_it_stands_there_now(world: World) -> None:
+    started(world)
+    world.page("/schedules/daily")
+    file = world.service.root / "schedules" / "all.yaml"
+    file.write_text(file.read_text().replace("30 6", "45 7"))
+    assert "45 7 * * *" in world.page("/schedules/daily")
+
+
+def test_hostile_names_and_reasons_are_shown_as_text(world: World) -> None:
+    spec = {"cron": HOSTILE, "timezone": HOSTILE, "enabled": True, "dag": HOSTILE, "tenant": HOSTILE}
+    record_event({"event": "schedules_loaded", "specs": {HOSTILE: spec, "b'?&": spec}}, world.service.log)
+    record_event(
+        {"event": "schedule_skipped", **fire(HOSTILE, 1), "reason": HOSTILE, "open_run": HOSTILE}, world.service.log
+    )
+    record_event({"event": "schedule_paused", "tenant": HOSTILE, "by": HOSTILE, "reason": HOSTILE}, world.service.log)
+    record_event(
+        {"event": "schedule_invalid", "file": HOSTILE, "line": 1, "col": 1, "reason": HOSTILE}, world.service.log
+    )
+    world.open()
+    for path in (
+        "/schedules",
+        "/schedules?status=paused",
+        "/schedules/%3Cimg%20src=x%20onerror=%22document.title=1%22%3E",
+    ):
+        page = world.page(path)
+        assert "<img src=x" not in page, path
+        assert "&lt;img src=x" in page, path
+    with browser_page(world) as page:
+        page.goto("/schedules")
+        assert page.title() == "Schedules · tickpool"
+        page.click("th a >> nth=0")
+        assert "by <img src=x" in page.locator("#alerts").inner_text()
+
+
+def test_a_run_is_triggered_by_a_form_made_from_the_params(world: World) -> None:
+    started(world)
+    with browser_page(world) as page:
+        page.goto("/schedules/daily")
+        page.click("summary:has-text('Trigger')")
+        assert page.input_value("[name='param.n']") == "2"
+        page.fill("[name='param.region']", "us")
+        page.select_option("[name='param.full']", "true")
+        page.click("button:has-text('Trigger a run')")
+        page.wait_for_url("**/runs/daily.*")
+    (event,) = world.service.events("run_requested")
+    assert (event["by"], event["params"]) == ("ana@dashboard", {"region": "us", "full": True, "n": 2})
+
+
+def test_a_schedule_is_paused_and_resumed_and_the_page_follows(world: World) -> None:
+    started(world)
+    with browser_page(world) as page:
+        page.goto("/schedules/daily")
+        page.click("summary:has-text('Pause')")
+        page.fill("#pause-until", "3h")
+        page.fill("#pause-reason", "new disk")
+        page.click(".form button:has-text('Pause')")
+        page.wait_for_selector("#alerts :text('ana@dashboard: new disk')")
+        assert "paused" in page.locator("#head").inner_text()
+        page.click("button:has-text('Resume')")
+        page.wait_for_selector("#head .status:has-text('active')")
+    assert [each["by"] for each in world.service.events("schedule_resumed")] == ["ana@dashboard"]
+
+
+@pytest.mark.parametrize("is_wanted", [True, False])
+def test_a_backfill_is_done_only_after_its_count_was_agreed_to(world: World, *, is_wanted: bool) -> None:
+    started(world)
+    asked: list[str] = []
+    with browser_page(world) as page:
+        page.on(
+            "dialog", lambda dialog: (asked.append(dialog.message), dialog.accept() if is_wanted else dialog.dismiss())
+        )
+        page.goto("/schedules/daily")
+        page.click("summary:has-text('Backfill')")
+        page.fill("#b-from", "2026-01-01")
+        page.fill("#b-until", "2026-01-04")
+        page.click("button:has-text('Count the runs')")
+        page.wait_for_function("!document.querySelector('.form button[disabled]')")
+        if is_wanted:
+            page.wait_for_selector("#toasts p:has-text('Backfill of 3 run(s) begins')")
+    assert asked
+    assert asked[0].startswith("3 run(s) of daily")
+    assert [each["total"] for each in world.service.events("backfill_requested")] == ([3] if is_wanted else [])
+
+
+def test_a_refusal_is_told_on_the_page(world: World) -> None:
+    started(world)
+    with browser_page(world) as page:
+        page.goto("/schedules/daily")
+        page.click("summary:has-text('Pause')")
+        page.fill("#pause-until", "soon")
+        page.click(".form button:has-text('Pause')")
+        page.wait_for_selector("#toasts p.bad:has-text('write a duration such as 7d')")
+
+
+def test_a_viewer_sees_no_form(world: World) -> None:
+    started(world)
+    with world.client("vic") as client:
+        page = client.get("/schedules/daily", headers={"Accept": "text/html"}).text
+    assert "data-action" not in page
+    assert "06:30" in page
+
+
+@pytest.mark.parametrize("path", ["/schedules", "/schedules/daily", "/forecast", "/health"])
+def test_a_narrow_page_does_not_scroll_sideways(world: World, path: str) -> None:
+    started(world)
+    with browser_page(world, width=360) as page:
+        page.goto(path)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
