@@ -302,6 +302,8 @@ class Life:
 
 
 def follow(event: Event, history: History, run_queue: RunQueue, now: datetime) -> None:
+    # A service wakes when a time has come, so before what comes then.
+    run_queue.wake(now.timestamp())
     run_queue.follow(event, history.runs.get(str(event.get("run_id"))))
     run_queue.wake(now.timestamp())
 
