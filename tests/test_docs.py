@@ -115,7 +115,7 @@ def test_the_table_for_3_am_has_every_command() -> None:
     subcommands = build_parser()._subparsers._group_actions[0].choices  # type: ignore[union-attr]
     named = set(re.findall(r"`tickpool ([a-z]+)", rows)) | set(re.findall(r"`scripts/([a-z]+)`", rows))
     # What nobody does at 3 a.m.: begin a project, start what systemd starts.
-    assert set(subcommands or ()) - named == {"init", "serve"}
+    assert set(subcommands or ()) - named == {"init", "serve", "dashboard"}
 
 
 def table_options(text: str) -> set[str]:

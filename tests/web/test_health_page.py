@@ -70,6 +70,7 @@ def _audited_again(page: object, at_s: float, world: World) -> bool:
 def test_the_death_of_a_service_and_of_a_worker_are_told(world: World) -> None:
     first = world.service.start()
     world.wait_for(world.service.is_ready, 30, "a service")
+    world.wait_for(lambda: world.service.workers(first), 20, "a worker")
     kill9(world.service.workers(first)[0])
     world.wait_for(lambda: world.service.events("worker_exited"), 20, "the death of the worker")
     kill9(first)

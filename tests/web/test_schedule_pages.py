@@ -176,7 +176,7 @@ def test_a_backfill_is_done_only_after_its_count_was_agreed_to(world: World, *, 
         page.fill("#b-from", "2026-01-01")
         page.fill("#b-until", "2026-01-04")
         page.click("button:has-text('Count the runs')")
-        page.wait_for_function("!document.querySelector('.form button[disabled]')")
+        page.wait_for_selector("button:has-text('Count the runs'):enabled")
         if is_wanted:
             page.wait_for_selector("#toasts p:has-text('Backfill of 3 run(s) begins')")
     assert asked
