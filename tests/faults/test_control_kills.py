@@ -277,13 +277,14 @@ def test_a_cancel_of_a_parent_reaches_its_run_though_the_service_is_killed_betwe
     run_id = service.ask(service.tasks("parent", {"id": "sub", "dag": "dags/sub.yaml"}))
     wait_for(lambda: f"{run_id}.sub 1 t" in done(service) and has_parked(service, run_id), 20, "its run")
     supervisor.send_signal(signal.SIGSTOP)
-    assert service.command("cancel", run_id).returncode == 0
-    assert statuses(service, run_id) == ["cancelled"]
+    command = service.launch("-m", "scheduler.cli", "cancel", run_id)
+    wait_for(lambda: service.has_ended(run_id), 20, "the end of the parent")
     kill9(supervisor)
     assert service.events("run_finished", f"{run_id}.sub") == []
-    started(service, wait_for)
+    service.start()
     wait_for(lambda: service.has_ended(f"{run_id}.sub"), 20, "the end of its run")
     assert statuses(service, f"{run_id}.sub") == ["cancelled"]
+    assert command.wait(20) == 0
     assert is_clean(service)
 
 
