@@ -5,14 +5,12 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
+from playwright.sync_api import Browser, Page
 from service import Service, WaitFor
 
-CHROMIUM = Path("/usr/bin/chromium")
 TOKENS = {"ana": "a" * 24, "vic": "v" * 24}
 
 
@@ -91,21 +89,16 @@ def world_of(service: Service, wait_for: WaitFor) -> Iterator[World]:
 
 
 @contextmanager
-def browser_page(world: World, *, has_scripts: bool = True, width: int = 1280) -> Iterator[Any]:
-    """Give the block a page of Chromium in which the operator is logged in; skip without Chromium."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
-    if not CHROMIUM.exists():
-        pytest.skip(f"{CHROMIUM} is not there")
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=str(CHROMIUM))
-        context = browser.new_context(
-            java_script_enabled=has_scripts, viewport={"width": width, "height": 800}, base_url=world.url
-        )
-        page = context.new_page()
-        page.goto("/login")
-        page.fill("input[name=token]", TOKENS["ana"])
-        page.click("button")
-        try:
-            yield page
-        finally:
-            browser.close()
+def browser_page(browser: Browser, world: World, *, has_scripts: bool = True, width: int = 1280) -> Iterator[Page]:
+    """Give the block a page in which the operator is logged in."""
+    context = browser.new_context(
+        java_script_enabled=has_scripts, viewport={"width": width, "height": 800}, base_url=world.url
+    )
+    page = context.new_page()
+    page.goto("/login")
+    page.fill("input[name=token]", TOKENS["ana"])
+    page.click("form.login button")
+    try:
+        yield page
+    finally:
+        context.close()

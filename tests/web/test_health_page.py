@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from playwright.sync_api import Browser
 from schedule_world import World, browser_page, world_of
 from service import Service, WaitFor, kill9
 
@@ -46,7 +47,7 @@ def test_a_configuration_with_a_fault_has_no_forecast_and_says_why(world: World)
     assert "wrong.yaml:1:" in world.page("/forecast")
 
 
-def test_the_audit_is_shown_with_its_age_and_comes_again_by_a_button(world: World) -> None:
+def test_the_audit_is_shown_with_its_age_and_comes_again_by_a_button(browser: Browser, world: World) -> None:
     world.serve()
     world.open()
     world.get("/health")
@@ -54,7 +55,7 @@ def test_the_audit_is_shown_with_its_age_and_comes_again_by_a_button(world: Worl
     before = world.get("/api/v1/health").json()["audit"]
     assert {"G1", "G4"} <= {each["guarantee"] for each in before["report"]["findings"]}
     assert world.get("/api/v1/health").json()["audit"]["at_s"] == before["at_s"]
-    with browser_page(world) as page:
+    with browser_page(browser, world) as page:
         page.goto("/health")
         assert "proved" in page.locator("#audit").inner_text()
         world.wait_for(lambda: _audited_again(page, before["at_s"], world), 60, "another audit")

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
+from playwright.sync_api import Browser
 from schedule_world import World, browser_page, world_of
 from service import Service, WaitFor
 
@@ -49,9 +50,9 @@ def fire(name: str, number: int) -> dict[str, str]:
     return {"schedule_id": name, "minute": minute, "run_id": f"{name}.{number}", "timestamp": minute}
 
 
-def test_the_list_is_complete_without_a_script(world: World) -> None:
+def test_the_list_is_complete_without_a_script(browser: Browser, world: World) -> None:
     started(world)
-    with browser_page(world, has_scripts=False) as page:
+    with browser_page(browser, world, has_scripts=False) as page:
         page.goto("/schedules")
         row = page.locator("tr", has=page.locator("a", has_text="daily"))
         assert "06:30" in row.inner_text()
@@ -108,7 +109,7 @@ def test_what_its_file_says_is_shown_as_it_stands_there_now(world: World) -> Non
     assert "45 7 * * *" in world.page("/schedules/daily")
 
 
-def test_hostile_names_and_reasons_are_shown_as_text(world: World) -> None:
+def test_hostile_names_and_reasons_are_shown_as_text(browser: Browser, world: World) -> None:
     spec = {"cron": HOSTILE, "timezone": HOSTILE, "enabled": True, "dag": HOSTILE, "tenant": HOSTILE}
     record_event({"event": "schedules_loaded", "specs": {HOSTILE: spec, "b'?&": spec}}, world.service.log)
     record_event(
@@ -127,16 +128,16 @@ def test_hostile_names_and_reasons_are_shown_as_text(world: World) -> None:
         page = world.page(path)
         assert "<img src=x" not in page, path
         assert "&lt;img src=x" in page, path
-    with browser_page(world) as page:
+    with browser_page(browser, world) as page:
         page.goto("/schedules")
         assert page.title() == "Schedules · tickpool"
         page.click("th a >> nth=0")
         assert "by <img src=x" in page.locator("#alerts").inner_text()
 
 
-def test_a_run_is_triggered_by_a_form_made_from_the_params(world: World) -> None:
+def test_a_run_is_triggered_by_a_form_made_from_the_params(browser: Browser, world: World) -> None:
     started(world)
-    with browser_page(world) as page:
+    with browser_page(browser, world) as page:
         page.goto("/schedules/daily")
         page.click("summary:has-text('Trigger')")
         assert page.input_value("[name='param.n']") == "2"
@@ -148,9 +149,9 @@ def test_a_run_is_triggered_by_a_form_made_from_the_params(world: World) -> None
     assert (event["by"], event["params"]) == ("ana@dashboard", {"region": "us", "full": True, "n": 2})
 
 
-def test_a_schedule_is_paused_and_resumed_and_the_page_follows(world: World) -> None:
+def test_a_schedule_is_paused_and_resumed_and_the_page_follows(browser: Browser, world: World) -> None:
     started(world)
-    with browser_page(world) as page:
+    with browser_page(browser, world) as page:
         page.goto("/schedules/daily")
         page.click("summary:has-text('Pause')")
         page.fill("#pause-until", "3h")
@@ -164,10 +165,12 @@ def test_a_schedule_is_paused_and_resumed_and_the_page_follows(world: World) -> 
 
 
 @pytest.mark.parametrize("is_wanted", [True, False])
-def test_a_backfill_is_done_only_after_its_count_was_agreed_to(world: World, *, is_wanted: bool) -> None:
+def test_a_backfill_is_done_only_after_its_count_was_agreed_to(
+    browser: Browser, world: World, *, is_wanted: bool
+) -> None:
     started(world)
     asked: list[str] = []
-    with browser_page(world) as page:
+    with browser_page(browser, world) as page:
         page.on(
             "dialog", lambda dialog: (asked.append(dialog.message), dialog.accept() if is_wanted else dialog.dismiss())
         )
@@ -184,9 +187,9 @@ def test_a_backfill_is_done_only_after_its_count_was_agreed_to(world: World, *, 
     assert [each["total"] for each in world.service.events("backfill_requested")] == ([3] if is_wanted else [])
 
 
-def test_a_refusal_is_told_on_the_page(world: World) -> None:
+def test_a_refusal_is_told_on_the_page(browser: Browser, world: World) -> None:
     started(world)
-    with browser_page(world) as page:
+    with browser_page(browser, world) as page:
         page.goto("/schedules/daily")
         page.click("summary:has-text('Pause')")
         page.fill("#pause-until", "soon")
@@ -203,8 +206,8 @@ def test_a_viewer_sees_no_form(world: World) -> None:
 
 
 @pytest.mark.parametrize("path", ["/schedules", "/schedules/daily", "/forecast", "/health"])
-def test_a_narrow_page_does_not_scroll_sideways(world: World, path: str) -> None:
+def test_a_narrow_page_does_not_scroll_sideways(browser: Browser, world: World, path: str) -> None:
     started(world)
-    with browser_page(world, width=360) as page:
+    with browser_page(browser, world, width=360) as page:
         page.goto(path)
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
