@@ -239,15 +239,10 @@ def test_a_month_is_forecast_event_by_event_as_the_service_lives_it(tmp_path: Pa
     assert min(kinds[verdict, "holiday"] for verdict in ("schedule_skipped", "schedule_missed")) > 0
     assert kinds["run_finished", "start_deadline"] > 10
     assert min(Counter(each[0] for each in lived)[name] for name in ("cancel_requested", "deadline_missed")) > 10
-    assert {each[1] for each in lived if each[0] == "run_started"} >= {
-        "follows",
-        "pages",
-        "closed",
-        "works",
-        "moved",
-        "third",
-        None,
-    }
+    started = {each[1] for each in lived if each[0] == "run_started"}
+    assert started >= {"follows", "pages", "closed", "works", "moved", "third"}
+    # With two workers hardly a run of `bounded` starts in time, so none is at work when its deadline passes.
+    assert workers == 2 or None in started
 
 
 # -- properties --------------------------------------------------------------------------------------------------------
