@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
@@ -43,6 +44,9 @@ async def _change_lines(feed: Feed, last_id: str) -> AsyncIterator[str]:
             waiting = asyncio.ensure_future(anext(changes))
     finally:
         waiting.cancel()
+        # Before that it is at work, and cannot be closed.
+        with suppress(asyncio.CancelledError):
+            await waiting
         await changes.aclose()
 
 
