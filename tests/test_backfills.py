@@ -46,7 +46,7 @@ def is_finished(service: Service) -> bool:
 def test_a_backfill_runs_each_fire_time_of_the_past_once_in_order_below_what_is_due_now(
     service: Service, wait_for: WaitFor
 ) -> None:
-    service.schedule("s", "0 */2 * * *", service.dag("d", NOTE), params={}, priority=-3)
+    service.schedule("s", "0 */2 20 11 *", service.dag("d", NOTE), params={}, priority=-3)
     started(service, wait_for)
     told = service.command("backfill", "s", *HOURLY)
     assert (told.returncode, told.stderr) == (0, "")
@@ -63,7 +63,7 @@ def test_a_backfill_runs_each_fire_time_of_the_past_once_in_order_below_what_is_
 
 
 def test_only_what_has_not_succeeded_is_run_where_that_is_asked_for(service: Service, wait_for: WaitFor) -> None:
-    service.schedule("s", "0 */2 * * *", service.dag("d", NOTE + 'case "$FIRE_TIME" in *T02*) test -e good;; esac'))
+    service.schedule("s", "0 */2 20 11 *", service.dag("d", NOTE + 'case "$FIRE_TIME" in *T02*) test -e good;; esac'))
     service.command("tick", "--now", "2026-11-20T00:00:00Z")
     started(service, wait_for)
     plan = service.command("backfill", "s", *HOURLY, "--only-missing", "--dry-run")
@@ -84,7 +84,7 @@ def test_only_what_has_not_succeeded_is_run_where_that_is_asked_for(service: Ser
 def test_a_service_killed_in_the_middle_of_a_backfill_goes_on_with_it_and_no_slot_is_lost_or_run_twice(
     service: Service, wait_for: WaitFor
 ) -> None:
-    service.schedule("s", "*/10 * * * *", service.dag("d", NOTE + "sleep 0.05"))
+    service.schedule("s", "*/10 * 20 11 *", service.dag("d", NOTE + "sleep 0.05"))
     process = started(service, wait_for)
     told = service.command("backfill", "s", *HOURLY, "--max-parallel", "2", "--detach")
     assert told.returncode == 0
@@ -103,7 +103,7 @@ def test_a_service_killed_in_the_middle_of_a_backfill_goes_on_with_it_and_no_slo
 
 
 def test_whoever_is_interrupted_leaves_it_to_the_service_and_sees_it_again(service: Service, wait_for: WaitFor) -> None:
-    service.schedule("s", "0 */2 * * *", service.dag("d", NOTE + "while [ ! -e go ]; do sleep 0.05; done"))
+    service.schedule("s", "0 */2 20 11 *", service.dag("d", NOTE + "while [ ! -e go ]; do sleep 0.05; done"))
     started(service, wait_for)
     command = service.launch("-m", "scheduler.cli", "backfill", "s", *HOURLY)
     wait_for(lambda: done(service), what="the first run")
@@ -120,7 +120,7 @@ def test_whoever_is_interrupted_leaves_it_to_the_service_and_sees_it_again(servi
 
 
 def test_a_cancelled_backfill_asks_for_no_further_slot(service: Service, wait_for: WaitFor) -> None:
-    service.schedule("s", "0 */2 * * *", service.dag("d", NOTE + "sleep 100"))
+    service.schedule("s", "0 */2 20 11 *", service.dag("d", NOTE + "sleep 100"))
     started(service, wait_for)
     told = json.loads(service.command("backfill", "s", *HOURLY, "--detach", "--json").stdout)
     wait_for(lambda: done(service), what="the first run")

@@ -103,7 +103,7 @@ def asks_once(run_id: str) -> list[str]:
 def test_a_backfill_runs_each_slot_once_whoever_of_it_is_killed(
     service: Service, wait_for: WaitFor, victims: str
 ) -> None:
-    service.schedule("s", "0 * * * *", service.dag("d", f"{NOTE}; sleep 0.05"), retry_on_crash=False)
+    service.schedule("s", "0 * 20 11 *", service.dag("d", f"{NOTE}; sleep 0.05"), retry_on_crash=False)
     supervisor = started(service, wait_for)
     command = service.launch("-m", "scheduler.cli", "backfill", "s", *HOURS, "--max-parallel", "2")
     wait_for(lambda: len(done(service)) >= 3, 20, "the first slots")
@@ -132,7 +132,7 @@ def test_a_backfill_runs_each_slot_once_whoever_of_it_is_killed(
 def test_a_backfill_command_killed_at_its_append_is_asked_for_again_and_no_slot_runs_twice(
     service: Service, wait_for: WaitFor, point: str
 ) -> None:
-    service.schedule("s", "0 * * * *", service.dag("d", NOTE))
+    service.schedule("s", "0 * 20 11 *", service.dag("d", NOTE))
     command = service.launch("-m", "scheduler.cli", "backfill", "s", *HOURS, **armed(service, f"{point}=1"))
     assert command.wait(20) == -signal.SIGKILL
     disarm(service, wait_for)
@@ -465,7 +465,7 @@ class Chaos:
         service.tasks("mapped", {"id": "m", "foreach": [1, 2, 3], "run": note, "max_parallel": 2},
                       {"id": "each", "foreach": [1, 2], "dag": "dags/leaf.yaml"},
                       {"id": "z", "run": note, "needs": ["m", "each"]})  # fmt: skip
-        service.schedule("s", "0 * * * *", "dags/leaf.yaml")
+        service.schedule("s", "0 * 20 11 *", "dags/leaf.yaml")
         self.environ = {"SCHED_MAX_PARALLEL": "3", "SCHED_TICK_MS": "50", "STATE_SEGMENT_SIZE": "64KiB"}
         self.supervisor = service.start(**self.environ)
         self.commands: list[Process] = []
