@@ -11,7 +11,7 @@ from functools import lru_cache
 
 from markupsafe import Markup, escape
 
-from .day_counts import BAD, Day
+from .period_counts import BAD, Day
 from .views.forecast import HourLoad
 from .views.schedules import Outcome
 

@@ -20,9 +20,9 @@ from workers.events import Event, decode_lines
 from workers.segments import Chunk, LogReader
 from workers.settings import Settings
 
-from .day_counts import DayCounts
 from .fire_times import FireTimes
 from .incidents import Incidents
+from .period_counts import PeriodCounts
 from .run_index import RunIndex
 
 __all__ = ["Change", "Feed"]
@@ -50,7 +50,8 @@ class Feed:
         self.index = RunIndex()
         self.fire_times = FireTimes()
         self.incidents = Incidents()
-        self.days = DayCounts()
+        self.days = PeriodCounts()
+        self.lanes = PeriodCounts()
         # How often schedules were loaded: who keeps what depends on their specs makes it anew when it has grown.
         self.loads = 0
         self.recent: deque[Event] = deque(maxlen=_RING)
@@ -75,6 +76,7 @@ class Feed:
             async for chunk in self._in_slices(self._past):
                 rows = self.index.take(chunk)
                 self.days.note(rows)
+                self.lanes.note(rows)
                 self.incidents.take(chunk)
                 runs.update(row.run_id for row in rows)
             async for chunk in self._in_slices(self._tasks):

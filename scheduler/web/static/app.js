@@ -52,16 +52,25 @@ async function refresh() {
   if (again) refresh();
 }
 
+function rowsOf(part) {
+  return [...part.querySelectorAll("[data-row]")];
+}
+
+function nameOf(row) {
+  return `${row.querySelector("a")?.textContent} ${row.querySelector(".status")?.className}`;
+}
+
 function replaceLive(page) {
   for (const fresh of page.querySelectorAll("[data-live]")) {
     const old = document.getElementById(fresh.id);
     if (!old || old.contains(document.activeElement) && document.activeElement.matches("input, select, textarea")) continue;
-    const before = old.dataset.shown ?? "";
     const after = fresh.innerHTML;
-    if (before === after) continue;
+    if (old.dataset.shown === after) continue;
+    const known = new Set(rowsOf(old).map(nameOf));
     old.innerHTML = after;
     old.dataset.shown = after;
-    if (before) old.classList.remove("changed"), void old.offsetWidth, old.classList.add("changed");
+    // Only what has come is pointed out: a page that flashes all the time tells nothing.
+    for (const row of rowsOf(old)) if (known.size && !known.has(nameOf(row))) row.classList.add("changed");
   }
   tellTime();
   selectRow(rowNumber, false);

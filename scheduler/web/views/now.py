@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import heapq
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -15,14 +16,17 @@ from scheduler.run_queue import RunQueue
 from scheduler.status import processes
 from scheduler.web.feed import Feed
 from scheduler.web.fire_times import Fire
+from scheduler.web.period_counts import BAD
 from scheduler.web.run_index import RunIndex, RunRow
 from workers.events import time_of
 
 from .figures import Figures, figures_of, quantile, recent_rows
+from .lanes import Lane, lanes_of
 
-__all__ = ["Now", "Processes", "Question", "WaitingRun", "Worker", "now_view"]
+__all__ = ["Failing", "Now", "Processes", "Question", "WaitingRun", "Worker", "now_view"]
 
 _SHOWN = 50
+_FAILING = 12
 _FAILURES_S = 86_400.0
 _LENGTHS = 50
 _PROCESSES_S = 1.0
@@ -64,6 +68,19 @@ class Question(msgspec.Struct):
     until_s: float | None
 
 
+class Failing(msgspec.Struct):
+    """A schedule, or without one a DAG, of which runs have failed in 24 hours: how many, and the last of them.
+
+    `is_mended` says that a later run has succeeded.
+    """
+
+    schedule_id: str
+    dag: str
+    count: int
+    last: RunRow
+    is_mended: bool
+
+
 class Now(msgspec.Struct):
     """The state of the service at a glance."""
 
@@ -79,7 +96,8 @@ class Now(msgspec.Struct):
     waiting: list[WaitingRun]
     waiting_count: int
     questions: list[Question]
-    failures: list[RunRow]
+    failing: list[Failing]
+    lanes: list[Lane]
     fires: list[Fire]
     figures: Figures
 
@@ -105,6 +123,9 @@ def now_view(feed: Feed, found: Processes, now: datetime, window: str = "24h") -
     waiting = list(_waiting(history, now_s))
     problems = list(_problems(feed, supervisor, workers))
     drain = history.drain
+    failing = _failing(index, now_s)
+    at_work = [_worker(each, index) for each in workers]
+    first = [*(each.schedule_id for each in failing), *(each.schedule_id for each in at_work)]
     return Now(
         at_s=now_s,
         health="down" if supervisor.get("pid") is None else "degraded" if problems else "well",
@@ -114,11 +135,12 @@ def now_view(feed: Feed, found: Processes, now: datetime, window: str = "24h") -
         max_parallel=int(supervisor.get("max_parallel") or 0),
         uptime_s=supervisor.get("uptime_s"),
         drained_by=str(drain.get("by")) if drain is not None else None,
-        workers=[_worker(each, index) for each in workers],
+        workers=at_work,
         waiting=heapq.nlargest(_SHOWN, waiting, key=lambda each: each.waits_s or 0.0),
         waiting_count=len(waiting),
         questions=list(_questions(history)),
-        failures=list(_failures(index, now_s)),
+        failing=failing[:_FAILING],
+        lanes=lanes_of(feed, first, window, now_s),
         fires=feed.fire_times.soonest(history, now, 12),
         figures=figures_of(index, window, now_s),
     )
@@ -194,10 +216,26 @@ def _questions(history: History) -> Iterator[Question]:
             yield Question(run.run_id, task_id, message, time_of(asked.get("timestamp")), until_s)
 
 
-def _failures(index: RunIndex, now_s: float) -> Iterable[RunRow]:
-    bad = ("failed", "timeout", "crashed")
-    rows = [row for row in recent_rows(index, now_s - _FAILURES_S) if row.ended_s and row.status in bad]
-    return heapq.nlargest(12, rows, key=lambda row: row.ended_s or 0.0)
+def _failing(index: RunIndex, now_s: float) -> list[Failing]:
+    """Return what has failed of late: what still does before what runs well again, the newest first."""
+    found: dict[tuple[str, str], Failing] = {}
+    for row in recent_rows(index, now_s - _FAILURES_S):
+        if row.ended_s is None or row.status not in BAD:
+            continue
+        key = (row.schedule_id, "" if row.schedule_id else row.dag)
+        known = found.setdefault(key, Failing(row.schedule_id, row.dag, 0, row, is_mended=False))
+        known.count += 1
+        if (known.last.ended_s or 0.0) <= row.ended_s:
+            known.last = row
+    for each in found.values():
+        each.is_mended = bool(each.schedule_id) and _ran_well_since(index, each)
+    return sorted(found.values(), key=lambda each: (each.is_mended, -(each.last.ended_s or 0.0)))
+
+
+def _ran_well_since(index: RunIndex, failing: Failing) -> bool:
+    since_s = failing.last.ended_s or 0.0
+    newest = (row for row in islice(index.newest(failing.schedule_id), _LENGTHS) if row.status == "success")
+    return any((row.ended_s or 0.0) > since_s for row in newest)
 
 
 def _problems(feed: Feed, supervisor: dict[str, Any], workers: list[dict[str, Any]]) -> Iterator[str]:

@@ -14,9 +14,9 @@ import msgspec
 from scheduler.ahead import fires_ahead
 from scheduler.schedule_model import Schedule, zone_of
 from scheduler.web.book import Book, entry_text
-from scheduler.web.day_counts import Day
 from scheduler.web.feed import Feed
 from scheduler.web.incidents import NotRun
+from scheduler.web.period_counts import Day, days_of
 from scheduler.web.run_index import RunRow
 from scheduler.web.task_grid import GridRun, TaskGrid
 from workers.dag import Dag
@@ -121,7 +121,7 @@ def schedule_view(feed: Feed, name: str, now: datetime, side: FileSide, grid: li
         file=side,
         tasks=list(dict.fromkeys([*side.tasks, *found]))[:_MOST_TASKS],
         grid=grid,
-        days=feed.days.of(name, rows, now, _zone(schedule)),
+        days=days_of(feed.days, name, rows, now, _zone(schedule)),
         duration=_series([(row.duration_s, row.status) for row in last]),
         lateness=_series([(row.late_s, row.status) for row in last]),
         not_run=list(feed.incidents.not_run(name)),
