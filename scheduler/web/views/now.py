@@ -14,6 +14,7 @@ import msgspec
 from scheduler.history import History, Run
 from scheduler.run_queue import RunQueue
 from scheduler.status import processes
+from scheduler.text import counted
 from scheduler.web.feed import Feed
 from scheduler.web.fire_times import Fire
 from scheduler.web.period_counts import BAD
@@ -250,6 +251,6 @@ def _problems(feed: Feed, supervisor: dict[str, Any], workers: list[dict[str, An
         if worker["state"] == "gone":
             yield f"run {worker['run_id']} is open but its process {worker['pid']} is gone"
     if feed.corrupt:
-        yield f"{feed.corrupt} corrupt line(s) in the log"
+        yield f"{counted(feed.corrupt, 'corrupt line')} in the log"
     if feed.problem:
         yield feed.problem
