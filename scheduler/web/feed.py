@@ -22,7 +22,7 @@ from workers.settings import Settings
 
 from .fire_times import FireTimes
 from .incidents import Incidents
-from .period_counts import PeriodCounts
+from .period_counts import PeriodCounts, asked_s, fire_s
 from .run_index import RunIndex
 
 __all__ = ["Change", "Feed"]
@@ -50,8 +50,8 @@ class Feed:
         self.index = RunIndex()
         self.fire_times = FireTimes()
         self.incidents = Incidents()
-        self.days = PeriodCounts()
-        self.lanes = PeriodCounts()
+        self.days = PeriodCounts(fire_s)
+        self.lanes = PeriodCounts(asked_s)
         # How often schedules were loaded: who keeps what depends on their specs makes it anew when it has grown.
         self.loads = 0
         self.recent: deque[Event] = deque(maxlen=_RING)
