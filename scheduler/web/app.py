@@ -35,16 +35,18 @@ def build_app(
 ) -> Starlette:
     """Return the dashboard of a log and a directory of schedules, as it is called by these hosts (`name:port`)."""
     feed = Feed(settings)
+    desk = Desk(feed, directory, tokens)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-        following = asyncio.create_task(feed.run())
+        tasks = [asyncio.create_task(feed.run()), asyncio.create_task(desk.processes.watch(feed))]
         try:
             yield
         finally:
-            following.cancel()
-            with suppress(asyncio.CancelledError):
-                await following
+            for each in tasks:
+                each.cancel()
+                with suppress(asyncio.CancelledError):
+                    await each
 
     app = Starlette(
         routes=[
@@ -64,7 +66,7 @@ def build_app(
         exception_handlers={Problem: _problem, HTTPException: _http_error},
         lifespan=lifespan,
     )
-    app.state.desk = Desk(feed, directory, tokens)
+    app.state.desk = desk
     return app
 
 

@@ -12,10 +12,10 @@ from scheduler.audit.report import Report
 from .book import Book
 from .feed import Feed
 from .jobs import Job
+from .processes import Processes
 from .task_grid import TaskGrid
 from .tokens import Tokens, User
 from .views.forecast import ForecastReport
-from .views.now import Processes
 from .views.schedules import Roster
 
 __all__ = ["Desk", "desk_of", "user_of"]

@@ -87,6 +87,9 @@ function follow() {
   stream.onopen = () => { light.className = "live"; light.textContent = "live"; refresh(); };
   stream.onerror = () => { light.className = "live lost"; light.textContent = "lost"; };
   addEventListener("pagehide", () => stream.close());
+  // How much of the machine a process takes is in no event.
+  const every = Number(document.querySelector("[data-every]")?.dataset.every ?? 0) * 1000;
+  if (every) setInterval(() => { if (!document.hidden && performance.now() - refreshedAt > every) refresh(); }, 1000);
 }
 
 // -- keys -------------------------------------------------------------------------------------------------------------

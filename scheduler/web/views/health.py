@@ -12,10 +12,10 @@ import msgspec
 from scheduler.audit.report import Report
 from scheduler.web.feed import Feed
 from scheduler.web.incidents import Death
+from scheduler.web.processes import Processes
 from workers.segments import list_segments
 from workers.settings import Settings
 
-from .now import Processes
 from .schedules import FaultRow, faults_of
 
 __all__ = ["Audit", "Disk", "Health", "LogFacts", "disk_of", "health_view", "logs_of"]

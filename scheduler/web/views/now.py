@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import islice
@@ -13,23 +12,22 @@ import msgspec
 
 from scheduler.history import History, Run
 from scheduler.run_queue import RunQueue
-from scheduler.status import processes
 from scheduler.web.feed import Feed
 from scheduler.web.fire_times import Fire
 from scheduler.web.period_counts import BAD
+from scheduler.web.processes import Processes
 from scheduler.web.run_index import RunIndex, RunRow
 from workers.events import time_of
 
 from .figures import Figures, figures_of, quantile, recent_rows
 from .lanes import Lane, lanes_of
 
-__all__ = ["Failing", "Now", "Processes", "Question", "WaitingRun", "Worker", "now_view"]
+__all__ = ["Failing", "Now", "Question", "WaitingRun", "Worker", "now_view"]
 
 _SHOWN = 50
 _FAILING = 12
 _FAILURES_S = 86_400.0
 _LENGTHS = 50
-_PROCESSES_S = 1.0
 
 
 class Worker(msgspec.Struct):
@@ -100,20 +98,6 @@ class Now(msgspec.Struct):
     lanes: list[Lane]
     fires: list[Fire]
     figures: Figures
-
-
-class Processes:
-    """The processes of the service, looked up at most once a second: a look at all of them takes milliseconds."""
-
-    def __init__(self) -> None:
-        self._at = float("-inf")
-        self._found: tuple[dict[str, Any], list[dict[str, Any]]] = ({}, [])
-
-    def look(self, history: History, now: datetime) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        """Return the supervisor and the workers."""
-        if time.monotonic() - self._at > _PROCESSES_S:
-            self._found, self._at = processes(history, now), time.monotonic()
-        return self._found
 
 
 def now_view(feed: Feed, found: Processes, now: datetime, window: str = "24h") -> Now:
