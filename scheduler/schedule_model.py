@@ -28,6 +28,7 @@ __all__ = [
     "OnFile",
     "Repeat",
     "Schedule",
+    "by_tag",
     "compiled",
     "schedule_from_spec",
     "tags_of",
@@ -268,6 +269,15 @@ def tags_of(spec: Mapping[str, Any]) -> list[str]:
     """Return the tags that a spec on record tells; what another hand wrote and is no text is none."""
     tags = spec.get("tags")
     return [tag for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else []
+
+
+def by_tag(specs: Mapping[str, Mapping[str, Any]]) -> dict[str, set[str]]:
+    """Return each tag of these specs, which are by id, with the ids that have it."""
+    found: dict[str, set[str]] = {}
+    for name, spec in specs.items():
+        for tag in tags_of(spec):
+            found.setdefault(tag, set()).add(name)
+    return found
 
 
 def schedule_from_spec(

@@ -84,10 +84,6 @@ def known_tenants(history: History) -> list[str]:
 
 def known_tags(history: History) -> dict[str, set[str]]:
     """Return the tags of the schedules in force, and the schedules that have each."""
-    from scheduler.schedule_model import tags_of
+    from scheduler.schedule_model import by_tag
 
-    found: dict[str, set[str]] = {}
-    for name, state in history.schedules.items():
-        for tag in tags_of(state.spec):
-            found.setdefault(tag, set()).add(name)
-    return found
+    return by_tag({name: state.spec for name, state in history.schedules.items()})
