@@ -53,7 +53,8 @@ GARBAGE = [
 @pytest.fixture
 def templates(service: Service, wait_for: WaitFor) -> list[Event]:
     """One or more of every event there is, mostly as a real service wrote them."""
-    service.schedule("s", "@every 1s", service.dag("d", "true"), catchup="all", overlap="allow", retries={"max": 1})
+    fields = {"catchup": "all", "overlap": "allow", "retries": {"max": 1}, "tags": ["billing", "nightly"]}
+    service.schedule("s", "@every 1s", service.dag("d", "true"), **fields)
     supervisor = service.start()
     asked = [service.ask("dags/d.yaml"), service.ask(service.dag("bad", "false"), retries={"max": 1, "delay_s": 0})]
     wait_for(lambda: service.has_ended(*asked))
@@ -212,7 +213,7 @@ def _commands(first: str, last: str) -> Iterator[list[str]]:
     """Yield every command that reads a log, with its options and two runs that are in it."""
     looking = ["runs", "runs --limit 1000", "runs --schedule s --since 90000d", "runs --tenant test", "status"]
     inspecting = ["stats", "stats s --since 3650d", f"show {first}", f"show {last}", f"show {last} --attempt 1"]
-    for line in [*looking, *inspecting, f"diff {first} {last}", f"logs {first}"]:
+    for line in [*looking, "runs --tag billing", *inspecting, f"diff {first} {last}", f"logs {first}"]:
         yield line.split()
         yield [*line.split(), "--json"]
     for command in ("show", "cancel", "retry"):
