@@ -21,7 +21,7 @@ from workers.settings import Settings
 from . import api, health_pages, login, pages, run_api, run_pages, schedule_api, schedule_pages, stream
 from .desk import Desk
 from .feed import Feed
-from .gate import Gate
+from .gate import MAX_BODY, Gate
 from .problems import Problem, problem
 from .tokens import Tokens
 
@@ -57,14 +57,14 @@ def build_app(
             Mount("/api/v1", routes=[*api.ROUTES, *run_api.ROUTES, *schedule_api.ROUTES]),
             Mount("/static", StaticFiles(directory=_STATIC)),
         ],
-        middleware=[
-            Middleware(Gate, tokens=tokens, hosts=hosts, is_secure=is_secure),
-            Middleware(GZipMiddleware, minimum_size=1000),
-        ],
+        middleware=[Middleware(GZipMiddleware, minimum_size=1000)],
         exception_handlers={Problem: _problem, HTTPException: _http_error},
         lifespan=lifespan,
+        max_body_size=MAX_BODY,
     )
-    app.state.desk = Desk(feed, directory, tokens)
+    app.state.desk = Desk(feed, directory)
+    # Around all of it: what is answered when a handler fails has its headers, too.
+    app.middleware_stack = Gate(app.build_middleware_stack(), tokens, hosts, is_secure=is_secure)
     return app
 
 
@@ -77,4 +77,6 @@ async def _problem(request: Request, error: Exception) -> Response:
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return await _problem(request, Problem(error.status_code, error.detail))
+    answer = await _problem(request, Problem(error.status_code, error.detail))
+    answer.headers.update(error.headers or {})  # Allow, of 405
+    return answer
