@@ -110,7 +110,8 @@ def test_a_session_ends_after_twelve_hours_and_no_other_process_knows_of_it(monk
 
 ELSEWHERE = (
     "https://evil.test/", "//evil.test", "/\\evil.test", "\\\\evil.test", "javascript:alert(1)", "/x\r\ny: z",
-    "evil.test", "/\t/evil.test", "", "/x\n", " //evil.test", "/ /evil.test", "http:evil.test", "/" + "x" * 600, "/\u2028", "/é",
+    "evil.test", "/\t/evil.test", "", "/x\n", " //evil.test", "/ /evil.test", "http:evil.test", "/" + "x" * 600,
+    "/\u2028", "/é",
 )  # fmt: skip
 
 
