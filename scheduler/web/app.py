@@ -77,6 +77,4 @@ async def _problem(request: Request, error: Exception) -> Response:
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    answer = await _problem(request, Problem(error.status_code, error.detail))
-    answer.headers.update(error.headers or {})  # Allow, of 405
-    return answer
+    return await _problem(request, Problem(error.status_code, error.detail))

@@ -39,7 +39,8 @@ OPEN_PATHS = ("/login", "/static/")
 MAX_BODY = 64 * 1024
 MAX_STREAMS = 400
 MAX_STREAMS_OF_ONE = 256
-_METHODS = ("GET", "HEAD", "POST")
+# RFC 9110, section 9.2.1; whatever else is asked for is taken for a change, though no route may take it.
+_SAFE = ("GET", "HEAD", "OPTIONS", "TRACE")
 _CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; font-src 'self';"
     " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -106,14 +107,13 @@ class Gate:
         length = request.headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > MAX_BODY:
             return problem(413, "The request is too large", f"at most {MAX_BODY} bytes are read")
-        if request.method not in _METHODS:
-            return problem(405, "No such method here", "GET reads, POST changes", {"Allow": ", ".join(_METHODS)})
         path = request.scope["path"]
         if not path.isprintable():
             # A route would match it with a line feed at its end.
             return problem(404, "Not Found", "no path has a control character")
         is_open = path == "/login" or path.startswith("/static/")
-        if request.method == "POST" and (wrong := self._wrong_origin(request)):
+        is_change = request.method not in _SAFE
+        if is_change and (wrong := self._wrong_origin(request)):
             return problem(403, "The request comes from elsewhere", wrong)
         request.scope["gate"], request.scope["user"] = self, None
         try:
@@ -124,7 +124,7 @@ class Gate:
             return None
         if user is None:
             return _who_are_you(request)
-        if request.method == "POST" and path != "/logout" and not user.is_operator:
+        if is_change and path != "/logout" and not user.is_operator:
             return problem(403, "A viewer changes nothing", f"`{user.name}` has the role viewer")
         return None
 

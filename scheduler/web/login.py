@@ -6,7 +6,7 @@ import re
 from urllib.parse import parse_qs
 
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from .gate import Gate, address_of, cookie_name, session_of
@@ -43,7 +43,7 @@ async def _login(request: Request) -> Response:
 async def _logout(request: Request) -> Response:
     gate: Gate = request.scope["gate"]
     gate.tokens.end_session(session_of(request))
-    answer = RedirectResponse("/login", 303)
+    answer = JSONResponse({"message": "Logged out", "location": "/login"})
     answer.delete_cookie(cookie_name(request), path="/", httponly=True, samesite="strict", secure=gate.is_secure)
     return answer
 

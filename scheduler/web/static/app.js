@@ -76,7 +76,11 @@ function follow() {
   stream.addEventListener("change", refresh);
   // What changed between the page and the stream, nobody tells: it is looked at once more.
   stream.onopen = () => { light.className = "live"; light.textContent = "live"; refresh(); };
-  stream.onerror = () => { light.className = "live lost"; light.textContent = "lost"; };
+  stream.onerror = () => {
+    light.className = "live lost"; light.textContent = "lost";
+    // It is not tried again: the session may be over, and then the page leads to the login.
+    if (stream.readyState === EventSource.CLOSED) refresh();
+  };
   addEventListener("pagehide", () => stream.close());
 }
 
