@@ -25,7 +25,6 @@ __all__ = [
     "MAX_BODY",
     "MAX_STREAMS",
     "MAX_STREAMS_OF_ONE",
-    "OPEN_PATHS",
     "Gate",
     "address_of",
     "cookie_name",
@@ -34,8 +33,6 @@ __all__ = [
 
 COOKIE = "tickpool_session"
 HEADER = "x-tickpool"
-# What one sees before one has logged in: nothing of the logs.
-OPEN_PATHS = ("/login", "/static/")
 MAX_BODY = 64 * 1024
 MAX_STREAMS = 400
 MAX_STREAMS_OF_ONE = 256
@@ -111,7 +108,6 @@ class Gate:
         if not path.isprintable():
             # A route would match it with a line feed at its end.
             return problem(404, "Not Found", "no path has a control character")
-        is_open = path == "/login" or path.startswith("/static/")
         is_change = request.method not in _SAFE
         if is_change and (wrong := self._wrong_origin(request)):
             return problem(403, "The request comes from elsewhere", wrong)
@@ -120,7 +116,8 @@ class Gate:
             user = request.scope["user"] = self.user_of(request)
         except Locked:
             return problem(429, "Too many wrong tokens", "try again in five minutes", {"Retry-After": str(LOCKED_S)})
-        if is_open:
+        # What one sees before one has logged in: nothing of the logs.
+        if path == "/login" or path.startswith("/static/"):
             return None
         if user is None:
             return _who_are_you(request)
@@ -130,9 +127,9 @@ class Gate:
 
     def user_of(self, request: Request) -> User | None:
         """Return who asks, by the token or else the session that the request brings. Raises Locked."""
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer":
-            return self.lockout.user_of(token.strip(), address_of(request))
+        token = _token_of(request)
+        if token is not None:
+            return self.lockout.user_of(token, address_of(request))
         return self.tokens.user_of_session(session_of(request))
 
     def _wrong_origin(self, request: Request) -> str:
@@ -193,8 +190,8 @@ class _Answer:
             headers.setdefault("Cache-Control", "no-store")
 
     def _is_over(self) -> bool:
-        is_by_token = "authorization" in self._request.headers
-        return not is_by_token and self._gate.tokens.user_of_session(session_of(self._request)) is None
+        # No token ends before the process does.
+        return _token_of(self._request) is None and self._gate.tokens.user_of_session(session_of(self._request)) is None
 
 
 def cookie_name(request: Request) -> str:
@@ -211,6 +208,11 @@ def session_of(request: Request) -> str:
 def address_of(request: Request) -> str:
     """Return where a request comes from."""
     return request.client.host if request.client else ""
+
+
+def _token_of(request: Request) -> str | None:
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None
 
 
 def _who_are_you(request: Request) -> Response:

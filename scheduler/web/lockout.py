@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
+import logging
 import time
 
 from .tokens import Tokens, User
 
 __all__ = ["LOCKED_S", "Locked", "Lockout"]
+
+logger = logging.getLogger(__name__)
 
 LOCKED_S = 300
 _MOST_FAILURES = 10
@@ -52,6 +55,8 @@ class Lockout:
         now = time.monotonic()
         recent = [at for at in self._failures.pop(place, ()) if at > now - LOCKED_S]
         self._failures[place] = [*recent, now]
+        if len(self._failures[place]) == _MOST_FAILURES:
+            logger.warning("%d wrong tokens from %s: it has to wait for five minutes", _MOST_FAILURES, place)
         if len(self._failures) > _MOST_PLACES:
             del self._failures[next(iter(self._failures))]
 

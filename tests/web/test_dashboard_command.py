@@ -111,6 +111,7 @@ def test_behind_a_proxy_the_address_that_it_names_is_the_one_that_is_locked_out(
     for forwarded, code in (("192.0.2.1", 429), ("198.51.100.1", 303)):
         answer = client.post("/login", data={"token": OPERATOR}, headers={"X-Forwarded-For": forwarded})
         assert answer.status_code == code
+    assert dashboard.service.err() == "10 wrong tokens from 192.0.2.1: it has to wait for five minutes\n"
     cookie = answer.headers["set-cookie"]
     assert cookie.startswith("tickpool_session=")
     assert "; Secure" in cookie
