@@ -21,7 +21,7 @@ from workers.settings import Settings
 from . import api, health_pages, login, pages, run_api, run_pages, schedule_api, schedule_pages, stream
 from .desk import Desk
 from .feed import Feed
-from .gate import Gate
+from .gate import MAX_BODY, Gate
 from .problems import Problem, problem
 from .tokens import Tokens
 
@@ -35,7 +35,7 @@ def build_app(
 ) -> Starlette:
     """Return the dashboard of a log and a directory of schedules, as it is called by these hosts (`name:port`)."""
     feed = Feed(settings)
-    desk = Desk(feed, directory, tokens)
+    desk = Desk(feed, directory)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
@@ -59,14 +59,14 @@ def build_app(
             Mount("/api/v1", routes=[*api.ROUTES, *run_api.ROUTES, *schedule_api.ROUTES]),
             Mount("/static", StaticFiles(directory=_STATIC)),
         ],
-        middleware=[
-            Middleware(Gate, tokens=tokens, hosts=hosts, is_secure=is_secure),
-            Middleware(GZipMiddleware, minimum_size=1000),
-        ],
+        middleware=[Middleware(GZipMiddleware, minimum_size=1000)],
         exception_handlers={Problem: _problem, HTTPException: _http_error},
         lifespan=lifespan,
+        max_body_size=MAX_BODY,
     )
     app.state.desk = desk
+    # Around all of it: what is answered when a handler fails has its headers, too.
+    app.middleware_stack = Gate(app.build_middleware_stack(), tokens, hosts, is_secure=is_secure)
     return app
 
 

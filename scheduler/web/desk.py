@@ -14,7 +14,7 @@ from .feed import Feed
 from .jobs import Job
 from .processes import Processes
 from .task_grid import TaskGrid
-from .tokens import Tokens, User
+from .tokens import User
 from .views.forecast import ForecastReport
 from .views.schedules import Roster
 
@@ -24,10 +24,9 @@ __all__ = ["Desk", "desk_of", "user_of"]
 class Desk:
     """One for the whole application."""
 
-    def __init__(self, feed: Feed, directory: Path, tokens: Tokens) -> None:
+    def __init__(self, feed: Feed, directory: Path) -> None:
         self.feed = feed
         self.directory = directory
-        self.tokens = tokens
         self.processes = Processes()
         self.book = Book(directory)
         self.roster = Roster()

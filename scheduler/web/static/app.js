@@ -85,7 +85,11 @@ function follow() {
   stream.addEventListener("change", refresh);
   // What changed between the page and the stream, nobody tells: it is looked at once more.
   stream.onopen = () => { light.className = "live"; light.textContent = "live"; refresh(); };
-  stream.onerror = () => { light.className = "live lost"; light.textContent = "lost"; };
+  stream.onerror = () => {
+    light.className = "live lost"; light.textContent = "lost";
+    // It is not tried again: the session may be over, and then the page leads to the login.
+    if (stream.readyState === EventSource.CLOSED) refresh();
+  };
   addEventListener("pagehide", () => stream.close());
   // How much of the machine a process takes is in no event.
   const every = Number(document.querySelector("[data-every]")?.dataset.every ?? 0) * 1000;
