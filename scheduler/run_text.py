@@ -9,6 +9,8 @@ from typing import Any
 
 from workers.terminal import clean
 
+from .run_view import RunFacts
+from .task_view import TaskFacts
 from .text import BLOCKS, age, ago, bar, local, size, span, sparkline, table
 
 __all__ = ["render_differences", "render_run", "render_stats"]
@@ -20,35 +22,35 @@ _WIDEST_BAR, _LONGEST_TREND = 40, 30
 _OUTPUT_CHARS = 60
 
 
-def render_run(run: Mapping[str, Any], now: datetime, width: int | None = None) -> str:
+def render_run(run: RunFacts, now: datetime, width: int | None = None) -> str:
     """Return a run as a person reads it: its head, its attempts, its tasks as a tree with their times."""
-    lines = [f"{run['run_id']}  {run['status']}"]
+    lines = [f"{run.run_id}  {run.status}"]
     facts: list[tuple[str, object]] = [
-        ("why", run["why"]),
-        ("fire time", f"{local(run['fire_time'])} ({ago(run['fire_time'], now)})" if run["fire_time"] else None),
-        ("dag", run["dag"] and run["dag"] + (f" (version {run['dag_version']})" if run["dag_version"] else "")),
-        ("tenant", run["tenant"]),
-        ("params", _pairs(run["params"])),
-        ("reason", run["reason"]),
+        ("why", run.why),
+        ("fire time", f"{local(run.fire_time)} ({ago(run.fire_time, now)})" if run.fire_time else None),
+        ("dag", run.dag and run.dag + (f" (version {run.dag_version})" if run.dag_version else "")),
+        ("tenant", run.tenant),
+        ("params", _pairs(run.params)),
+        ("reason", run.reason),
     ]
     lines += [f"  {name:<10} {clean(text)}" for name, text in facts if text]
     head = ("ATTEMPT", "STATUS", "STARTED", "AGE", "WAITED", "TOOK", "WORKER", "REASON")
     rows = [
-        (each["attempt"], each["status"], local(each["started_at"]), age(each["started_at"], now),
-         span(each["waited_s"]), span(each["duration_s"]), each["worker_pid"] or "-", each["reason"] or "")
-        for each in run["attempts"]
+        (each.attempt, each.status, local(each.started_at), age(each.started_at, now),
+         span(each.waited_s), span(each.duration_s), each.worker_pid or "-", each.reason or "")
+        for each in run.attempts
     ]  # fmt: skip
     lines += ["", table(head, rows, width=width, cut=(7,), drop=(3, 6))]
-    if run["tasks"]:
-        lines += ["", _tasks(run["tasks"], width)]
-    outputs = [(task["task_id"], _pairs(task["outputs"])) for task in run["tasks"] if task["outputs"]]
+    if run.tasks:
+        lines += ["", _tasks(run.tasks, width)]
+    outputs = [(task.task_id, _pairs(task.outputs)) for task in run.tasks if task.outputs]
     if outputs:
         lines += ["", table(("TASK", "OUTPUTS"), outputs, width=width, cut=(1,))]
     return "\n".join(lines)
 
 
-def _tasks(tasks: Sequence[Mapping[str, Any]], width: int | None) -> str:
-    whole_s = max((task["after_s"] + task["duration_s"] for task in tasks if _is_timed(task)), default=0.0) or 1.0
+def _tasks(tasks: Sequence[TaskFacts], width: int | None) -> str:
+    whole_s = max((task.end_s or 0.0 for task in tasks), default=0.0) or 1.0
     chart = _at(_BARS, _WIDEST_BAR, 110 if width is None else width)
     head = (
         *("TASK", "STATUS", "TRIES", "EXIT", "AT", "TOOK", "CPU", "MEMORY"),
@@ -57,16 +59,16 @@ def _tasks(tasks: Sequence[Mapping[str, Any]], width: int | None) -> str:
     )
     rows = [
         (
-            "  " * task["depth"] + task["task_id"] + (" (hook)" if task["is_hook"] else ""),
-            task["status"],
-            task["tries"] or "-",
+            "  " * task.depth + task.task_id + (" (hook)" if task.is_hook else ""),
+            task.status,
+            task.tries or "-",
             _exit(task),
-            span(task["after_s"]),
-            span(task["duration_s"]),
-            span(task["cpu_s"]),
-            size(task["max_rss_kib"] * 1024 if task["max_rss_kib"] else None),
+            span(task.after_s),
+            span(task.duration_s),
+            span(task.cpu_s),
+            size(task.max_rss_bytes),
             _bar(task, whole_s, chart),
-            task["reason"] or "",
+            task.reason or "",
         )
         for task in tasks
     ]
@@ -77,20 +79,16 @@ def _at(steps: Sequence[tuple[int, int]], most: int, width: int) -> int:
     return next((value for columns, value in steps if width <= columns), most)
 
 
-def _is_timed(task: Mapping[str, Any]) -> bool:
-    return task["after_s"] is not None and task["duration_s"] is not None
-
-
-def _bar(task: Mapping[str, Any], whole_s: float, width: int) -> str:
-    if not _is_timed(task):
+def _bar(task: TaskFacts, whole_s: float, width: int) -> str:
+    if task.after_s is None or task.end_s is None:
         return ""
-    return bar(task["after_s"] / whole_s, (task["after_s"] + task["duration_s"]) / whole_s, width)
+    return bar(task.after_s / whole_s, task.end_s / whole_s, width)
 
 
-def _exit(task: Mapping[str, Any]) -> object:
-    if task["signal"] is not None:
-        return f"sig {task['signal']}"
-    return "-" if task["exit_code"] is None else task["exit_code"]
+def _exit(task: TaskFacts) -> object:
+    if task.signal is not None:
+        return f"sig {task.signal}"
+    return "-" if task.exit_code is None else task.exit_code
 
 
 def _pairs(values: Mapping[str, Any]) -> str:

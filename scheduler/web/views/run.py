@@ -7,17 +7,20 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
+from msgspec.structs import asdict
 
 from scheduler.history import History
 from scheduler.open_runs import Run
 from scheduler.run_look import look
 from scheduler.run_record import RunRecord
+from scheduler.run_view import RunFacts
+from scheduler.task_view import TaskFacts
 from scheduler.web.run_index import RunIndex, RunRow
-from workers.events import time_of
+from workers.events import text_or_none, time_of
 from workers.ids import base_of, child_id
 from workers.settings import Settings
 
-__all__ = ["ACTIONS", "AttemptView", "RunQuestion", "RunView", "TaskView", "run_view", "with_open"]
+__all__ = ["ACTIONS", "RunQuestion", "RunView", "TaskView", "run_view", "with_open"]
 
 # What may be done with a run, in the order in which the page has it.
 ACTIONS = ("cancel", "retry", "retry_failed", "rerun")
@@ -25,43 +28,9 @@ _OPEN = ("queued", "running", "parked")
 _GOOD = ("success", "skipped", "kept")
 
 
-class AttemptView(msgspec.Struct):
-    """An attempt of a run; moments as the log has them, lengths in seconds."""
+class TaskView(TaskFacts):
+    """A task, and the run that it has asked for, if it has. An instance of a task with `foreach` has its `base_id`."""
 
-    attempt: int
-    status: str
-    asked_at: str | None
-    started_at: str | None
-    ended_at: str | None
-    waited_s: float | None
-    duration_s: float | None
-    reason: str | None
-    worker_pid: int | None
-    dag_version: str | None
-
-    @property
-    def started_s(self) -> float | None:
-        """When it started, in seconds since the epoch."""
-        return time_of(self.started_at)
-
-
-class TaskView(msgspec.Struct):
-    """A task, or one instance of a task with `foreach`. `after_s` is when it began, from the start of its attempt."""
-
-    task_id: str
-    depth: int
-    needs: list[str]
-    status: str
-    tries: int
-    exit_code: int | None
-    signal: int | None
-    after_s: float | None
-    duration_s: float | None
-    cpu_s: float | None
-    max_rss_kib: int | None
-    outputs: dict[str, Any]
-    reason: str | None
-    is_hook: bool
     base_id: str = ""
     child_run: str | None = None
 
@@ -69,11 +38,6 @@ class TaskView(msgspec.Struct):
     def is_instance(self) -> bool:
         """Say whether it is one item of a task with `foreach`."""
         return self.base_id != self.task_id
-
-    @property
-    def max_rss_bytes(self) -> int | None:
-        """The most memory that it had."""
-        return None if self.max_rss_kib is None else self.max_rss_kib * 1024
 
 
 class RunQuestion(msgspec.Struct):
@@ -86,27 +50,12 @@ class RunQuestion(msgspec.Struct):
     default: str | None
 
 
-class RunView(msgspec.Struct):
-    """A run. The tasks are those of the attempt that is shown; `actions` are those of ACTIONS that are open to it."""
+class RunView(RunFacts):
+    """A run, and what else the dashboard knows of it; `actions` are those of ACTIONS that are open to it."""
 
-    run_id: str
+    tasks: list[TaskView]
     number: int
     kind: str
-    status: str
-    attempt: int
-    why: str
-    schedule_id: str | None
-    fire_time: str | None
-    by: str | None
-    dag: str | None
-    dag_version: str | None
-    tenant: str
-    params: dict[str, Any]
-    reason: str | None
-    waited_s: float | None
-    duration_s: float | None
-    attempts: list[AttemptView]
-    tasks: list[TaskView]
     is_open: bool
     cancelled_by: str | None
     parent: str | None
@@ -114,16 +63,6 @@ class RunView(msgspec.Struct):
     rerun_of: str | None
     questions: list[RunQuestion]
     actions: list[str]
-
-    @property
-    def shown(self) -> AttemptView:
-        """The attempt that is shown."""
-        return next(each for each in self.attempts if each.attempt == self.attempt)
-
-    @property
-    def fire_s(self) -> float | None:
-        """The fire time, in seconds since the epoch."""
-        return time_of(self.fire_time)
 
 
 def run_view(
@@ -133,29 +72,27 @@ def run_view(
     facts = look(settings, record, now, attempt)
     request = record.request
     parent = request.get("parent")
-    view = msgspec.convert(
-        {
-            **facts,
-            "number": row.number,
-            "kind": row.kind,
-            "is_open": row.status in _OPEN,
-            "cancelled_by": None,
-            "parent": str(parent.get("run_id")) if isinstance(parent, dict) else request.get("for_run"),
-            "children": [],
-            "rerun_of": request.get("rerun_of"),
-            "questions": [],
-            "actions": [],
-        },
-        RunView,
-        strict=False,
+    tasks = [_task(task, facts, index) for task in facts.tasks]
+    view = RunView(
+        **{**asdict(facts), "tasks": tasks},
+        number=row.number,
+        kind=row.kind,
+        is_open=row.status in _OPEN,
+        cancelled_by=None,
+        parent=text_or_none(parent.get("run_id") if isinstance(parent, dict) else request.get("for_run")),
+        children=[task.child_run for task in tasks if task.child_run],
+        rerun_of=text_or_none(request.get("rerun_of")),
+        questions=[],
+        actions=[],
     )
-    for task in view.tasks:
-        task.base_id = base_of(task.task_id)
-        ids = (child_id(view.run_id, task.task_id, view.attempt, number) for number in range(task.tries, 0, -1))
-        task.child_run = next((name for name in ids if name in index.by_id), None)
-    view.children = [task.child_run for task in view.tasks if task.child_run]
     view.actions = list(_actions(view))
     return view
+
+
+def _task(task: TaskFacts, run: RunFacts, index: RunIndex) -> TaskView:
+    ids = (child_id(run.run_id, task.task_id, run.attempt, number) for number in range(task.tries, 0, -1))
+    child_run = next((name for name in ids if name in index.by_id), None)
+    return TaskView(**asdict(task), base_id=base_of(task.task_id), child_run=child_run)
 
 
 def with_open(view: RunView, history: History, now: datetime) -> RunView:
