@@ -7,8 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from msgspec.structs import astuple
+
 from workers.terminal import clean
 
+from .run_stats import ScheduleStats
 from .run_view import RunFacts
 from .task_view import TaskFacts
 from .text import BLOCKS, age, ago, bar, local, size, span, sparkline, table
@@ -119,7 +122,7 @@ def _value(what: str, value: object) -> str:
     return span(value) if what.endswith("_s") and not what.startswith("params.") else _short(value)
 
 
-def render_stats(rows: Sequence[Mapping[str, Any]], width: int | None = None, levels: str = BLOCKS) -> str:
+def render_stats(rows: Sequence[ScheduleStats], width: int | None = None, levels: str = BLOCKS) -> str:
     """Return the statistics of schedules as a table; the trend is that of the last lengths, the newest at the right."""
     if not rows:
         return "No runs yet"
@@ -129,10 +132,10 @@ def render_stats(rows: Sequence[Mapping[str, Any]], width: int | None = None, le
         *("LEFT OUT", "ASKED FOR", "TREND"),
     )
     cells = [
-        (row["schedule_id"], row["runs"], "-" if row["success_rate"] is None else f"{row['success_rate']:.1%}",
-         *(span(row["duration_s"][key]) for key in ("p50", "p95", "p99")),
-         *(span(row["lateness_s"][key]) for key in ("p50", "p95", "p99")),
-         row["skipped"] + row["missed"], row["by_operator"], sparkline(row["trend"][-trend:], levels))
+        (row.schedule_id, row.runs, "-" if row.success_rate is None else f"{row.success_rate:.1%}",
+         *map(span, astuple(row.duration_s)),
+         *map(span, astuple(row.lateness_s)),
+         row.skipped + row.missed, row.by_operator, sparkline(row.trend[-trend:], levels))
         for row in rows
     ]  # fmt: skip
     return table(head, cells, width=width, drop=(10, 9, 7, 4, 11), right=range(1, 11))
