@@ -177,7 +177,7 @@ def test_an_approval_is_answered_once_with_name_and_comment(
     dag = service.tasks("d", {"id": "ok", "approval": "Go on?"}, {"id": "then", "run": "true", "needs": ["ok"]})
     run_id = service.ask(dag)
     wait_for(lambda: dashboard.has_seen(run_id, "parked"), timeout=20, what="the question")
-    (question,) = api.get(f"/api/v1/runs/{run_id}").json()["questions"]
+    (question,) = api.get(f"/api/v1/runs/{run_id}").json()["approvals"]
     assert (question["task_id"], question["message"]) == ("ok", "Go on?")
     url = f"/api/v1/runs/{run_id}/approvals/ok"
     assert api.post(url, json={"answer": "approve", "comment": "fine"}).json()["message"] == "Approved ok"

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import datetime
-from typing import Any
 
-import msgspec
 from msgspec.structs import asdict
 
 from scheduler.history import History
-from scheduler.open_runs import Run
 from scheduler.run_look import look
 from scheduler.run_record import RunRecord
 from scheduler.run_view import RunFacts
+from scheduler.status import Approval, approvals_of
 from scheduler.task_view import TaskFacts
 from scheduler.web.run_index import RunIndex, RunRow
-from workers.events import text_or_none, time_of
+from workers.events import text_or_none
 from workers.ids import base_of, child_id
 from workers.settings import Settings
 
-__all__ = ["ACTIONS", "RunQuestion", "RunView", "TaskView", "run_view", "with_open"]
+__all__ = ["ACTIONS", "RunView", "TaskView", "run_view", "with_open"]
 
 # What may be done with a run, in the order in which the page has it.
 ACTIONS = ("cancel", "retry", "retry_failed", "rerun")
@@ -40,16 +38,6 @@ class TaskView(TaskFacts):
         return self.base_id != self.task_id
 
 
-class RunQuestion(msgspec.Struct):
-    """An approval that the run asks for."""
-
-    task_id: str
-    message: str
-    asked_s: float | None
-    until_s: float | None
-    default: str | None
-
-
 class RunView(RunFacts):
     """A run, and what else the dashboard knows of it; `actions` are those of ACTIONS that are open to it."""
 
@@ -61,7 +49,7 @@ class RunView(RunFacts):
     parent: str | None
     children: list[str]
     rerun_of: str | None
-    questions: list[RunQuestion]
+    approvals: list[Approval]
     actions: list[str]
 
 
@@ -82,7 +70,7 @@ def run_view(
         parent=text_or_none(parent.get("run_id") if isinstance(parent, dict) else request.get("for_run")),
         children=[task.child_run for task in tasks if task.child_run],
         rerun_of=text_or_none(request.get("rerun_of")),
-        questions=[],
+        approvals=[],
         actions=[],
     )
     view.actions = list(_actions(view))
@@ -99,7 +87,7 @@ def with_open(view: RunView, history: History, now: datetime) -> RunView:
     """Add what the fold of the log knows of an open run: what it asks, and who wants it ended."""
     run = history.runs.get(view.run_id)
     if run is not None:
-        view.questions = list(_questions(run, now))
+        view.approvals = list(approvals_of(run, now))
         view.cancelled_by = None if run.cancel is None else run.cancel.get("by", "somebody")
     return view
 
@@ -113,18 +101,3 @@ def _actions(view: RunView) -> Iterator[str]:
         if any(task.status not in _GOOD for task in view.tasks if not task.is_hook):
             yield "retry_failed"
         yield "rerun"
-
-
-def _questions(run: Run, now: datetime) -> Iterator[RunQuestion]:
-    for task_id, asked in run.asks(now).items():
-        yield RunQuestion(
-            task_id=task_id,
-            message=str(asked.get("message") or ""),
-            asked_s=_moment(asked, "timestamp"),
-            until_s=_moment(asked, "until"),
-            default=str(asked["default"]) if asked.get("default") else None,
-        )
-
-
-def _moment(facts: Mapping[str, Any], name: str) -> float | None:
-    return time_of(facts.get(name))
