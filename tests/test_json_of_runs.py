@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from service import Service
 
+from scheduler.forecast_facts import ForecastFacts
 from scheduler.run_stats import ScheduleStats
 from scheduler.run_view import RunFacts
 from scheduler.status import Status
@@ -110,6 +111,7 @@ def keys_of(struct: type[msgspec.Struct]) -> set[str]:
     ("section", "table", "struct"),
     [
         ("## `status", "", Status),
+        ("### `forecast", "", ForecastFacts),
         ("### `show", "", RunFacts),
         ("### `show", "attempts", AttemptFacts),
         ("### `show", "tasks", TaskFacts),

@@ -8,13 +8,13 @@ from pathlib import Path
 from starlette.requests import Request
 
 from scheduler.audit.report import Report
+from scheduler.forecast_facts import ForecastFacts
 
 from .book import Book
 from .feed import Feed
 from .jobs import Job
 from .task_grid import TaskGrid
 from .tokens import Tokens, User
-from .views.forecast import ForecastReport
 from .views.now import Processes
 from .views.schedules import Roster
 
@@ -32,7 +32,7 @@ class Desk:
         self.book = Book(directory)
         self.roster = Roster()
         self.grid = TaskGrid(Path(feed.settings.events_path))
-        self.forecast = Job(ForecastReport, feed.announce)
+        self.forecast = Job(ForecastFacts, feed.announce)
         self.audit = Job(Report, feed.announce)
 
     def now(self) -> datetime:
