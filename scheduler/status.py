@@ -28,12 +28,14 @@ __all__ = [
     "EXIT_CODES",
     "Approval",
     "Drain",
+    "Paused",
     "ServiceFacts",
     "Status",
     "approvals_of",
     "drain_of",
     "gather",
     "health_of",
+    "paused_of",
     "problems_of",
 ]
 
@@ -142,6 +144,11 @@ class Paused(msgspec.Struct):
     by: str | None
     reason: str | None
 
+    @property
+    def until_s(self) -> float | None:
+        """Until when it is in force, in seconds since the epoch."""
+        return time_of(self.until)
+
 
 class NextFire(msgspec.Struct):
     """A fire time to come."""
@@ -194,7 +201,7 @@ def gather(settings: Settings, now: datetime, *, limit: int = _SHOWN) -> Status:
         parked=list(_parked(history)),
         pools=[PoolUse(name, slots, len(at_work.of_pool(name))) for name, slots in history.limits.pools.items()],
         tenants=[_tenant(name, tenant, at_work) for name, tenant in history.limits.tenants.items()],
-        paused=list(_paused(history, now)),
+        paused=list(paused_of(history, now)),
         next=list(_next_fires(history, now, limit)),
         last_runs=list(islice(filter(is_final, read_backward(path)), limit)),
         corrupt_lines=reader.corrupt,
@@ -257,7 +264,8 @@ def drain_of(history: History) -> Drain | None:
     return Drain(*(text_or_none(event.get(name)) for name in ("timestamp", "by", "reason")))
 
 
-def _paused(history: History, now: datetime) -> Iterator[Paused]:
+def paused_of(history: History, now: datetime) -> Iterator[Paused]:
+    """Yield the pauses that are in force."""
     for (kind, name), pause in history.pauses.in_force(now):
         yield Paused(
             schedule_id=name if kind == "schedule" else None,

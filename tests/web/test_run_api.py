@@ -258,7 +258,7 @@ def test_a_past_state_has_what_was_open_and_paused_then(
     assert service.command("resume", "--all").returncode == 0
     past = api.get("/api/v1/state", params={"at": then.isoformat()}).json()
     assert [each["run_id"] for each in past["running"]] == [run_id]
-    assert [(each["scope"], each["reason"]) for each in past["paused"]] == [("all", "move")]
+    assert [(each["schedule_id"], each["reason"]) for each in past["paused"]] == [(None, "move")]
     assert past["supervisor_pid"]
     now = api.get("/api/v1/state", params={"at": datetime.now(UTC).isoformat()}).json()
     assert (now["running"], now["paused"], now["is_on_record"]) == ([], [], True)
