@@ -39,7 +39,7 @@ def _status(options: argparse.Namespace) -> int:
             print(clear, end="")
             show(render(status, now, width()))
         if not options.watch:
-            return EXIT_CODES[status["health"]]
+            return EXIT_CODES[status.health]
         import time
 
         time.sleep(options.watch)
@@ -49,9 +49,8 @@ def _runs(options: argparse.Namespace) -> int:
     from itertools import islice
 
     from scheduler.state_store import last_events
-    from scheduler.status import is_final
     from scheduler.status_text import render_runs
-    from workers.run_events import newer_than
+    from workers.run_events import is_final, newer_than
 
     now = datetime.now(UTC)
     since = read_since("--since", options.since, now) if options.since else None

@@ -8,6 +8,7 @@ from pathlib import Path
 from starlette.requests import Request
 
 from scheduler.audit.report import Report
+from scheduler.forecast_facts import ForecastFacts
 
 from .book import Book
 from .feed import Feed
@@ -15,7 +16,6 @@ from .jobs import Job
 from .processes import Processes
 from .task_grid import TaskGrid
 from .tokens import User
-from .views.forecast import ForecastReport
 from .views.schedules import Roster
 
 __all__ = ["Desk", "desk_of", "user_of"]
@@ -31,7 +31,7 @@ class Desk:
         self.book = Book(directory)
         self.roster = Roster()
         self.grid = TaskGrid(Path(feed.settings.events_path))
-        self.forecast = Job(ForecastReport, feed.announce)
+        self.forecast = Job(ForecastFacts, feed.announce)
         self.audit = Job(Report, feed.announce)
 
     def now(self) -> datetime:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from datetime import UTC, datetime
-from typing import Any
 
 from scheduler.history import History
-from scheduler.status import processes
+from scheduler.service_processes import NoService, Service, WorkerFacts, processes
 
 from .feed import Feed
 
@@ -26,9 +25,9 @@ class Processes:
     def __init__(self) -> None:
         self._at = float("-inf")
         self._runs: frozenset[tuple[str, int]] = frozenset()
-        self._found: tuple[dict[str, Any], list[dict[str, Any]]] = ({}, [])
+        self._found: tuple[Service | NoService, list[WorkerFacts]] = (NoService(""), [])
 
-    def look(self, history: History, now: datetime) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    def look(self, history: History, now: datetime) -> tuple[Service | NoService, list[WorkerFacts]]:
         """Return the supervisor and the workers."""
         runs = frozenset((run.run_id, run.attempt) for run in history.runs.values() if run.status == "running")
         if runs != self._runs or time.monotonic() - self._at > _KEPT_S:
@@ -44,7 +43,7 @@ class Processes:
                 known = None
                 continue
             supervisor, workers = self.look(feed.history, datetime.now(UTC))
-            alive = (supervisor.get("pid"), [(each["pid"], each["state"] == "gone") for each in workers])
+            alive = (supervisor.pid, [(each.pid, each.state == "gone") for each in workers])
             if alive != known:
                 feed.announce()
             known = alive

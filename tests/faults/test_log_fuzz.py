@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from service import Service
 
@@ -19,7 +20,7 @@ from scheduler.open_runs import is_fit
 from scheduler.run_queue import RunQueue
 from scheduler.run_timers import RunTimers, news_events, timer_events
 from scheduler.state_store import StateStore, index_by, last_runs, record_event
-from scheduler.status import gather
+from scheduler.status import Status, gather
 from scheduler.status_text import render
 from workers.event_log import EventLog
 from workers.events import Event, encode_line, stamp
@@ -204,7 +205,8 @@ def _read_in_every_way(path: Path, keys: list[str], fields: list[str]) -> int:
     timers.load(history.runs.values())
     for event in (*timer_events(history, timers.due(4e9), NOW), *news_events(history, (), None)):
         encode_line(stamp(event, 1, "host", 1))
-    json.dumps(status := gather(Settings(state_path=str(path)), NOW))
+    status = gather(Settings(state_path=str(path)), NOW)
+    assert msgspec.json.decode(msgspec.json.encode(status), type=Status) == status
     render(status, datetime.now(UTC))
     return reader.corrupt
 

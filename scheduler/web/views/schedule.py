@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from scheduler.ahead import fires_ahead
+from scheduler.ahead import FireAhead, fires_ahead
 from scheduler.schedule_model import Schedule, zone_of
 from scheduler.web.book import Book, entry_text
 from scheduler.web.feed import Feed
@@ -175,17 +175,17 @@ def _in_force(feed: Feed, name: str) -> Schedule | None:
 
 
 def _ahead(schedule: Schedule | None, now: datetime) -> tuple[list[Ahead], str | None]:
-    rows: Sequence[Mapping[str, Any]] = []
+    rows: Sequence[FireAhead] = []
     if schedule is not None:
         with suppress(*_UNREADABLE):
             rows = fires_ahead([schedule], now, count=_AHEAD)
-    clock = "%H:%M" if all(row["utc"] is None or row["utc"][17:19] == "00" for row in rows) else "%H:%M:%S"
+    clock = "%H:%M" if all(row.utc is None or row.utc[17:19] == "00" for row in rows) else "%H:%M:%S"
     found = [
-        Ahead(time_of(row["utc"]) or 0.0, _local(schedule, row["fire_time"], clock), row["remark"])
+        Ahead(time_of(row.utc) or 0.0, _local(schedule, row.fire_time, clock), row.remark)
         for row in rows
-        if schedule is not None and row["utc"] is not None
+        if schedule is not None and row.fire_time is not None
     ]
-    silence = next((str(row["remark"]) for row in rows if row["utc"] is None), None)
+    silence = next((str(row.remark) for row in rows if row.utc is None), None)
     return found, silence if rows else "it is not in force"
 
 
