@@ -91,9 +91,10 @@
   const taskAt = (element) => element.closest?.("[data-task]")?.dataset.task ?? "";
   place.addEventListener("pointerover", (event) => mark(taskAt(event.target)));
   place.addEventListener("pointerleave", () => mark(""));
-  place.addEventListener("focusin", (event) => { focused = taskAt(event.target); mark(focused); });
-  // A box that is replaced loses the focus without being left.
-  place.addEventListener("focusout", (event) => { if (event.target.isConnected) { focused = ""; mark(""); } });
+  // A box that a fresh one takes the place of loses the focus; it was left only for something else.
+  for (const name of ["focusin", "pointerdown"]) {
+    document.addEventListener(name, (event) => { focused = taskAt(event.target); mark(focused); });
+  }
   tools.addEventListener("click", (event) => {
     const wanted = event.target.dataset.zoom;
     if (wanted === "fit") scale(Math.min(1, box.clientWidth / layout.width, box.clientHeight / layout.height));
