@@ -46,6 +46,7 @@ async def _run(request: Request) -> Response:
             "tasks": _shown(view.tasks),
             "log": log,
             "find": query.get("find", "").strip(),
+            "is_part": bool(query.get("find", "").strip() or query.get("before")),
             "whole_s": max((task.end_s or 0.0 for task in view.tasks), default=0.0) or 1.0,
             "log_query": urlencode(address),
             "graph": draw_run.graph,
