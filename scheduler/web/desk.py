@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from .views.forecast import ForecastReport
 from .views.now import Processes
 from .views.schedules import Roster
 
-__all__ = ["Desk", "desk_of", "user_of"]
+__all__ = ["Desk", "by_of", "desk_of", "user_of"]
 
 
 class Desk:
@@ -28,6 +29,8 @@ class Desk:
         self.feed = feed
         self.directory = directory
         self.tokens = tokens
+        # Of this process: what a former one counted says nothing of what this one counts.
+        self.token = secrets.token_hex(6)
         self.processes = Processes()
         self.book = Book(directory)
         self.roster = Roster()
@@ -50,3 +53,8 @@ def user_of(request: Request) -> User:
     """Return who asks; the gate has let nobody else through."""
     user: User = request.scope["user"]
     return user
+
+
+def by_of(request: Request) -> str:
+    """Return who asks, as the log has it."""
+    return f"{user_of(request).name}@dashboard"
