@@ -29,7 +29,6 @@ _MAX_BODY = 64 * 1024
 _MAX_STREAMS = 256
 _MOST_FAILURES = 10
 _FAILURES_S = 300.0
-_SAFE = ("GET", "HEAD")
 _CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; font-src 'self';"
     " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -81,8 +80,6 @@ class Gate:
         length = request.headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > _MAX_BODY:
             return problem(413, "The request is too large", f"at most {_MAX_BODY} bytes are read")
-        if request.method not in (*_SAFE, "POST"):
-            return problem(405, "No such method here", "GET reads, POST changes")
         path = request.url.path
         user = self._user_of(request)
         request.scope["user"], request.scope["gate"] = user, self

@@ -34,15 +34,15 @@ _TaskId = Annotated[
     ),
 ]
 _Attempt = Annotated[int, Meta(ge=1, le=1 << 31, description="a whole number from 1: without it, the newest attempt")]
+_MOMENT = "an ISO 8601 time with its zone, such as 2026-11-23T09:00:00Z, or seconds since the epoch"
 # Read by `moments`, as the pages read theirs.
-_Moment = Annotated[
-    datetime,
-    Meta(
-        tz=True,
-        description="an ISO 8601 time with its zone, such as 2026-11-23T09:00:00Z, or seconds since the epoch",
-        extra_json_schema={"type": ["string", "number"], "minimum": 31_536_000, "maximum": 253_370_764_800},
-    ),
-]
+_Moment = (
+    Annotated[
+        datetime,
+        Meta(tz=True, extra_json_schema={"pattern": "^(197[2-9]|19[89][0-9]|[2-8][0-9]{3})-"}),
+    ]
+    | Annotated[float, Meta(ge=31_536_000, le=253_370_764_800)]
+)
 _DURATION = r"^[1-9][0-9]{0,3}[smhd]$"
 
 
@@ -72,8 +72,8 @@ class RunsQuery(msgspec.Struct):
             Meta(description="what asked for it, one of schedule, manual, backfill, rerun, deadline, dag, hand"),
         ]
     ] = UNSET
-    since: Maybe[_Moment] = UNSET
-    until: Maybe[_Moment] = UNSET
+    since: Maybe[Annotated[_Moment, Meta(description=_MOMENT)]] = UNSET
+    until: Maybe[Annotated[_Moment, Meta(description=_MOMENT)]] = UNSET
     cursor: Maybe[_Cursor] = UNSET
     limit: _Limit = 50
 
@@ -114,7 +114,7 @@ class LogQuery(msgspec.Struct):
 class AtQuery(msgspec.Struct):
     """Which moment."""
 
-    at: _Moment
+    at: Annotated[_Moment, Meta(description=_MOMENT)]
 
 
 class SchedulesQuery(msgspec.Struct):
@@ -181,7 +181,7 @@ class TriggerBody(msgspec.Struct, forbid_unknown_fields=True):
         Annotated[
             str,
             Meta(
-                description="an ISO 8601 time with its zone, or seconds since the epoch",
+                description="an ISO 8601 time with its zone, such as 2026-11-23T09:00:00Z",
                 extra_json_schema={"format": "date-time"},
             ),
         ]

@@ -159,7 +159,7 @@ async def at_of(request: Request) -> PastState | None:
     if at_s is None:
         return None
     if at_s > desk.now().timestamp():
-        raise Problem(400, "Not past yet", "`at` is a moment that has been")
+        raise Problem(404, "Not past yet", "`at` is a moment that has been")
     past = past_of(request)
     return await in_thread(lambda: past.state_at(at_s))
 

@@ -199,7 +199,7 @@ def _wider(history: History, name: str, held: Mapping[Scope, object]) -> str:
 
 
 def _read(read: Callable[[str, str], datetime], option: str, text: str | UnsetType) -> datetime | None:
-    if not text:
+    if isinstance(text, UnsetType):
         return None
     try:
         return read(option, text.strip())

@@ -172,9 +172,13 @@ def test_a_viewer_reads_all_and_changes_nothing(app: Starlette, client: TestClie
         assert (answer.status_code, answer.json()["title"]) == (403, "A viewer changes nothing"), path
 
 
-def test_a_change_is_a_post_and_no_other_method_passes(client: TestClient) -> None:
+def test_a_change_is_a_post_and_no_route_takes_another_method(app: Starlette, client: TestClient) -> None:
+    assert {method for _, methods in paths(app.routes) for method in methods} == {"GET", "HEAD", "POST"}
     for method in ("PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT", "X"):
-        assert client.request(method, "/api/v1/now", headers=bearer(OPERATOR)).status_code == 405, method
+        assert client.request(method, "/api/v1/now").status_code == 401, method
+        answer = client.request(method, "/api/v1/now", headers=bearer(OPERATOR))
+        assert (answer.status_code, sorted(answer.headers["allow"].split(", "))) == (405, ["GET", "HEAD"]), method
+        assert answer.headers["content-type"] == "application/problem+json"
     assert client.get("/logout", headers=bearer(OPERATOR)).status_code == 405
 
 
