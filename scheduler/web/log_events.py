@@ -78,8 +78,9 @@ class Followed:
             if segment != self.place.segment and not _has(self._path, self.place.segment):
                 self.is_torn = True
                 return
-            for line in chunk.lines.splitlines(keepends=True):
-                offset += len(line)
+            # Not `splitlines`: a line of another hand may have a carriage return between its fields.
+            for line in chunk.lines.split(b"\n")[:-1]:
+                offset += len(line) + 1
                 event = decode_line(line)
                 if event is not None and self._choice.takes(event):
                     self.place = Position(segment, offset)
