@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from .task_grid import TaskGrid
 from .tokens import User
 from .views.schedules import Roster
 
-__all__ = ["Desk", "desk_of", "user_of"]
+__all__ = ["Desk", "by_of", "desk_of", "user_of"]
 
 
 class Desk:
@@ -27,6 +28,8 @@ class Desk:
     def __init__(self, feed: Feed, directory: Path) -> None:
         self.feed = feed
         self.directory = directory
+        # Of this process: what a former one counted says nothing of what this one counts.
+        self.token = secrets.token_hex(6)
         self.processes = Processes()
         self.book = Book(directory)
         self.roster = Roster()
@@ -49,3 +52,8 @@ def user_of(request: Request) -> User:
     """Return who asks; the gate has let nobody else through."""
     user: User = request.scope["user"]
     return user
+
+
+def by_of(request: Request) -> str:
+    """Return who asks, as the log has it."""
+    return f"{user_of(request).name}@dashboard"

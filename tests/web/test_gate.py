@@ -141,6 +141,10 @@ def test_a_change_is_a_post_and_no_other_method_is_taken_by_any_route(app: Starl
             answer = client.request(method, path, headers={**bearer(OPERATOR), **PROGRAM})
             assert answer.status_code in (404, 405), (method, path)
             assert client.request(method, path, headers=PROGRAM).status_code == 401, (method, path)
+    for method in ("PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT", "X"):
+        answer = client.request(method, "/api/v1/now", headers={**bearer(OPERATOR), **PROGRAM})
+        assert (answer.status_code, sorted(answer.headers["allow"].split(", "))) == (405, ["GET", "HEAD"]), method
+        assert answer.headers["content-type"] == "application/problem+json"
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "X"])

@@ -141,9 +141,19 @@ addEventListener("submit", async (event) => {
   event.preventDefault();
   const question = event.submitter?.dataset.confirm ?? form.dataset.confirm;
   if (question && !confirm(question)) return;
-  const values = Object.fromEntries(new FormData(form, event.submitter));
-  await act(form, values);
+  await act(form, valuesOf(form, event.submitter));
 });
+
+// As the API takes them: numbers and ticks as such, params as the texts that were written, nothing that is empty.
+function valuesOf(form, submitter) {
+  const values = {};
+  for (const [name, text] of new FormData(form, submitter)) {
+    const type = form.elements[name]?.type;
+    if (name.startsWith("param.")) (values.texts ??= {})[name.slice(6)] = text;
+    else if (text !== "") values[name] = type === "number" ? Number(text) : type === "checkbox" || text;
+  }
+  return values;
+}
 
 async function act(form, values) {
   const buttons = form.querySelectorAll("button");
@@ -156,7 +166,7 @@ async function act(form, values) {
     const told = await answer.json();
     if (answer.ok && told.confirm) {
       // What it would come to was asked for; now it is asked for itself.
-      if (confirm(told.confirm)) await act(form, {...values, dry_run: "no"});
+      if (confirm(told.confirm)) await act(form, {...values, dry_run: false});
       buttons.forEach((button) => button.disabled = false);
       return;
     }

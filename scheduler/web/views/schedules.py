@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import bisect
 import heapq
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from itertools import islice
 from typing import Any, NamedTuple
 
 import msgspec
@@ -21,7 +19,7 @@ from scheduler.web.run_index import RunRow
 from workers.errors import TickpoolError
 
 __all__ = [
-    "PAGE_ROWS", "SORTS", "STATUSES", "FaultRow", "Outcome", "Roster", "ScheduleList", "SchedulePage", "ScheduleRow",
+    "PAGE_ROWS", "SORTS", "STATUSES", "FaultRow", "Outcome", "Place", "Roster", "SchedulePage", "ScheduleRow",
     "Wanted", "faults_of", "row_of", "schedule_list", "schedule_page",
 ]  # fmt: skip
 
@@ -34,6 +32,9 @@ _OUTCOMES = 20
 # So many are offered, those that most schedules have; any other may be typed.
 _MOST_TAGS = 500
 _OPEN = ("queued", "running", "parked")
+# A place in the order of schedules: the next fire time, where that is the order, and the name.
+Place = tuple[float, str]
+_NEVER_S = 1e12
 _TELLS_NOTHING = (*_OPEN, "cancelled")
 _NAMED = re.compile(r"schedule `([^`]+)`")
 _UNREADABLE = (TickpoolError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError, OSError)
@@ -95,13 +96,6 @@ class SchedulePage(msgspec.Struct):
     faults: list[FaultRow]
 
 
-class ScheduleList(msgspec.Struct):
-    """Schedules in order of name; `next` is the cursor of those that follow, None at the end."""
-
-    items: list[ScheduleRow]
-    next: str | None
-
-
 class Wanted(NamedTuple):
     """What is asked for: a part of name or DAG, a tenant, a tag, one of STATUSES, one of SORTS; empty is any."""
 
@@ -158,9 +152,7 @@ def schedule_page(feed: Feed, roster: Roster, now: datetime, wanted: Wanted, pag
     roster.refresh(feed)
     names = list(roster.wanted(feed, wanted, now))
     if wanted.sort == "next":
-        held = _held_names(feed, now, roster.tenants)
-        due = {name: feed.fire_times.at_s(name) for name in names if name not in held}
-        names.sort(key=lambda name: due.get(name) or math.inf)
+        names = [name for _, name in sorted(_by_fire_time(feed, roster, now, names))]
     pages = max(1, -(-len(names) // PAGE_ROWS))
     page = min(max(1, page), pages)
     first = (page - 1) * PAGE_ROWS
@@ -170,12 +162,26 @@ def schedule_page(feed: Feed, roster: Roster, now: datetime, wanted: Wanted, pag
     return SchedulePage(rows, first + 1, len(names), page, pages, known, tenants, tags, faults)
 
 
-def schedule_list(feed: Feed, roster: Roster, now: datetime, wanted: Wanted, after: str, limit: int) -> ScheduleList:
-    """Return the schedules that are asked for and come after a name, in order of name."""
+def schedule_list(
+    feed: Feed, roster: Roster, now: datetime, wanted: Wanted, after: Place | None, limit: int
+) -> tuple[list[ScheduleRow], Place | None, int]:
+    """Return those asked for behind a place, the place of the last where more follow, and how many there are in all."""
     roster.refresh(feed)
-    behind = islice(roster.names, bisect.bisect_right(roster.names, after) if after else 0, None)
-    names = list(islice(roster.wanted(feed, wanted, now, list(behind)), limit + 1))
-    return ScheduleList(_rows(feed, now, names[:limit]), names[limit - 1] if len(names) > limit else None)
+    names = list(roster.wanted(feed, wanted, now))
+    places = [(0.0, name) for name in names]
+    if wanted.sort == "next":
+        places = sorted(_by_fire_time(feed, roster, now, names))
+    first = 0 if after is None else bisect.bisect_right(places, after)
+    shown = places[first : first + limit]
+    rows = _rows(feed, now, [name for _, name in shown])
+    return rows, shown[-1] if first + limit < len(places) else None, len(places)
+
+
+def _by_fire_time(feed: Feed, roster: Roster, now: datetime, names: Sequence[str]) -> Iterator[Place]:
+    held = _held_names(feed, now, roster.tenants)
+    for name in names:
+        at_s = None if name in held else feed.fire_times.at_s(name)
+        yield _NEVER_S if at_s is None else at_s, name
 
 
 def row_of(feed: Feed, now: datetime, name: str) -> ScheduleRow:
