@@ -42,7 +42,7 @@ class _Figures(Collector):
         supervisor, workers = self._desk.processes.look(feed.history, self._now)
         yield _gauge("tickpool_up", "1 where the service runs", float(supervisor.pid is not None))
         yield _gauge("tickpool_caught_up", "1 where older history has been read", float(feed.is_caught_up))
-        states = Counter(each.state for each in workers)
+        states: Counter[str] = Counter(each.state for each in workers)
         yield _by("tickpool_workers", "Worker processes", "state", {state: states[state] for state in _WORKERS})
         wanted = (None if isinstance(supervisor, NoService) else supervisor.max_parallel) or 0
         yield _gauge("tickpool_workers_wanted", "SCHED_MAX_PARALLEL", float(wanted))
