@@ -265,9 +265,7 @@ class RunBook:
         if running:
             self._ledger.notes.append(f"{counted(running, 'run')} at work")
         if orphans:
-            text = (
-                f"{counted(orphans, 'run')} without an end or a process: the next service closes what is open"
-            )
+            text = f"{counted(orphans, 'run')} without an end or a process: the next service closes what is open"
             self._ledger.notes.append(text)
 
     def _waiting(self, schedule_id: str) -> dict[str, bool]:

@@ -23,12 +23,14 @@ from workers.settings import Settings
 from .fire_times import FireTimes
 from .incidents import Incidents
 from .period_counts import PeriodCounts, asked_s, fire_s
+from .run_ends import RunEnds
 from .run_index import RunIndex
 
 __all__ = ["Change", "Feed"]
 
 _LOOK_S = 0.04
 _RING = 5000
+_SEEN_WITHIN_S = 2.0
 # Longer than this in one go would hold up a page.
 _SLICE_S = 0.008
 
@@ -52,10 +54,13 @@ class Feed:
         self.incidents = Incidents()
         self.days = PeriodCounts(fire_s)
         self.lanes = PeriodCounts(asked_s)
+        self.ends = RunEnds()
         # How often schedules were loaded: who keeps what depends on their specs makes it anew when it has grown.
         self.loads = 0
         self.recent: deque[Event] = deque(maxlen=_RING)
         self.seq = 0
+        # Counts what was told: as long as it stays, so does all that the logs say.
+        self.version = 0
         self.corrupt = 0
         self.is_caught_up = False
         self.read_bytes = 0
@@ -78,6 +83,7 @@ class Feed:
                 self.days.note(rows)
                 self.lanes.note(rows)
                 self.incidents.take(chunk)
+                self.ends.take(chunk)
                 runs.update(row.run_id for row in rows)
             async for chunk in self._in_slices(self._tasks):
                 runs |= self.index.take_tasks(chunk)
@@ -99,6 +105,15 @@ class Feed:
         finally:
             self._listeners.discard(queue)
 
+    async def until_seen(self, run_id: str, attempt: int = 1) -> None:
+        """Wait until pages know of an attempt that was asked for; for two seconds at most."""
+        deadline = time.monotonic() + _SEEN_WITHIN_S
+        while time.monotonic() < deadline:
+            row = self.index.by_id.get(run_id)
+            if row is not None and row.attempt >= attempt:
+                break
+            await asyncio.sleep(_LOOK_S / 2)
+
     def listeners(self) -> int:
         """Return how many listen."""
         return len(self._listeners)
@@ -108,6 +123,7 @@ class Feed:
         self._tell(Change(self.seq, frozenset(), frozenset()))
 
     def _tell(self, change: Change) -> None:
+        self.version += 1
         for queue in self._listeners:
             if queue.full():
                 queue.get_nowait()

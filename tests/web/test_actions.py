@@ -37,7 +37,7 @@ def last(lively: Lively, name: str) -> dict[str, Any]:
 def test_a_wrong_param_is_refused_with_its_reason_and_a_good_one_is_taken(page: Page, lively: Lively) -> None:
     opened(page, lively, "/schedules/orders_import")
     before = len(lively.service.events("run_requested"))
-    page.get_by_text("Trigger", exact=True).click()
+    page.locator("summary", has_text="Trigger").click()
     page.get_by_label("filters").fill("{oops")
     page.get_by_role("button", name="Trigger a run").click()
     refusal = page.locator("#toasts .bad")
@@ -55,7 +55,7 @@ def test_a_wrong_param_is_refused_with_its_reason_and_a_good_one_is_taken(page: 
 
 def test_a_backfill_is_counted_agreed_to_and_ends(page: Page, lively: Lively) -> None:
     opened(page, lively, "/schedules/morning_report")
-    page.get_by_text("Backfill", exact=True).click()
+    page.locator("summary", has_text="Backfill").click()
     page.get_by_label("From").fill("2026-02-01")
     page.get_by_label("Up to, and without").fill("2026-02-03")
     page.get_by_role("button", name="Count the runs").click()

@@ -177,7 +177,7 @@ def test_a_run_is_triggered_and_a_schedule_paused_by_the_keyboard_alone(page: Pa
     page.keyboard.type("/orders_import")
     page.keyboard.press("Enter")
     page.wait_for_url("**/schedules/orders_import")
-    page.get_by_text("Trigger", exact=True).focus()
+    page.locator("summary", has_text="Trigger").focus()
     page.keyboard.press("Enter")
     page.keyboard.press("Tab")
     page.keyboard.press("Control+a")
@@ -187,7 +187,7 @@ def test_a_run_is_triggered_and_a_schedule_paused_by_the_keyboard_alone(page: Pa
     event = lively.service.events("run_requested")[-1]
     assert (event["by"], event["params"]["shop"]) == ("ann@dashboard", "kiosk")
     page.goto(f"{lively.dashboard.url}/schedules/vendor_export.kone")
-    page.get_by_text("Pause", exact=True).focus()
+    page.locator("summary", has_text="Pause").focus()
     page.keyboard.press("Space")
     page.keyboard.press("Tab")
     page.keyboard.type("2h")

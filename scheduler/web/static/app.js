@@ -94,8 +94,15 @@ function follow() {
   stream.addEventListener("change", refresh);
   // What changed between the page and the stream, nobody tells: it is looked at once more.
   stream.onopen = () => { light.className = "live"; light.textContent = "live"; refresh(); };
-  stream.onerror = () => { light.className = "live lost"; light.textContent = "lost"; };
+  stream.onerror = () => {
+    light.className = "live lost"; light.textContent = "lost";
+    // It is not tried again: the session may be over, and then the page leads to the login.
+    if (stream.readyState === EventSource.CLOSED) refresh();
+  };
   addEventListener("pagehide", () => stream.close());
+  // How much of the machine a process takes is in no event.
+  const every = Number(document.querySelector("[data-every]")?.dataset.every ?? 0) * 1000;
+  if (every) setInterval(() => { if (!document.hidden && performance.now() - refreshedAt > every) refresh(); }, 1000);
 }
 
 // -- keys -------------------------------------------------------------------------------------------------------------
@@ -164,12 +171,22 @@ addEventListener("submit", async (event) => {
   event.preventDefault();
   const question = event.submitter?.dataset.confirm ?? form.dataset.confirm;
   if (question && !confirm(question)) return;
-  const values = Object.fromEntries(new FormData(form, event.submitter));
-  await act(form, values);
+  await act(form, valuesOf(form, event.submitter));
 });
 
+// As the API takes them: numbers and ticks as such, params as the texts that were written, nothing that is empty.
+function valuesOf(form, submitter) {
+  const values = {};
+  for (const [name, text] of new FormData(form, submitter)) {
+    const type = form.elements[name]?.type;
+    if (name.startsWith("param.")) (values.texts ??= {})[name.slice(6)] = text;
+    else if (text !== "") values[name] = type === "number" ? Number(text) : type === "checkbox" || text;
+  }
+  return values;
+}
+
 async function act(form, values) {
-  const buttons = form.querySelectorAll("button");
+  const buttons = form.querySelectorAll("button"), held = document.activeElement;
   buttons.forEach((button) => button.disabled = true);
   try {
     const answer = await fetch(form.dataset.action, {
@@ -180,7 +197,7 @@ async function act(form, values) {
     const told = await answer.json();
     if (answer.ok && told.confirm) {
       // What it would come to was asked for; now it is asked for itself.
-      if (confirm(told.confirm)) await act(form, {...values, dry_run: "no"});
+      if (confirm(told.confirm)) await act(form, {...values, dry_run: false});
       buttons.forEach((button) => button.disabled = false);
       return;
     }
@@ -189,6 +206,8 @@ async function act(form, values) {
     else { refreshedAt = 0; refresh(); }
   } catch (error) { toast(`Nothing was changed: ${error.message}`, true); }
   buttons.forEach((button) => button.disabled = false);
+  // A button that is disabled loses the focus.
+  if (document.activeElement === document.body) held.focus({preventScroll: true});
 }
 
 tellTime();
