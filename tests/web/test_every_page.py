@@ -45,15 +45,16 @@ FAINT_TEXTS = """() => {
   }
   return found;
 }"""
-# What a page tells, without figures that grow with time, and without what a script sends.
+# The words of a page, without figures that grow with time, and without what a script sends. It may move them.
 FACTS = """() => {
   const page = document.querySelector("main").cloneNode(true);
-  const others = "time, [data-ago], [data-since], [data-until], [data-action], noscript, [hidden], output, #past-go";
-  page.querySelectorAll(`${others}, details:has(> form), #log-told, .follow`).forEach((each) => each.remove());
+  const times = "time, [data-ago], [data-since], [data-until], output";
+  const acts = "[data-action], details:has(> form), button, noscript, [hidden], .follow, #log-told, #past-go";
+  page.querySelectorAll(`${times}, ${acts}`).forEach((each) => each.remove());
   const walk = document.createTreeWalker(page, NodeFilter.SHOW_TEXT), texts = [];
   while (walk.nextNode()) texts.push(walk.currentNode.data);
   const figures = /[0-9][0-9.,]*( ?(ms|s|m|h|d|%|KiB|MiB|GiB)\\b)?/g;
-  return texts.join(" ").replace(figures, "").split(/\\s+/).filter(Boolean).join(" ");
+  return texts.join(" ").replace(figures, "").split(/\\s+/).filter(Boolean).sort().join(" ");
 }"""
 
 
@@ -123,6 +124,7 @@ def test_the_login_its_refusal_and_the_list_of_keys_are_for_everybody(lively: Li
 
 
 def test_what_is_faint_or_nameless_would_be_found(page: Page, lively: Lively) -> None:
+    page.emulate_media(color_scheme="light")
     page.goto(f"{lively.dashboard.url}/forecast")
     page.evaluate("[...document.querySelectorAll('.hours .in')].find((each) => each.textContent).style.fill = 'silver'")
     page.evaluate("document.querySelector('h1').insertAdjacentHTML('afterend', '<img src=/static/icon.svg>')")
