@@ -62,7 +62,8 @@ def _shoot_all(lively: Lively, place: Path, lives_s: float) -> None:
         for name, key in PAGES.items():
             if name == "schedules":  # a fault is something to see there, and leaves no forecast
                 _break(lively)
-            _shoot(browser, lively.dashboard, place, name, paths[key])
+            # Of a day nobody would see what has lived for two minutes.
+            _shoot(browser, lively.dashboard, place, name, paths[key] + ("?window=1h" if name == "now" else ""))
         browser.close()
 
 
