@@ -51,13 +51,13 @@ def test_what_is_open_is_the_form_and_the_static_files_and_nothing_below_another
 
 
 def test_a_route_that_is_added_is_behind_the_gate_by_being_a_route(tmp_path: Path) -> None:
-    async def metrics(_request: Request) -> Response:
+    async def added(_request: Request) -> Response:
         return Response("ticks 1")
 
     app = app_in(tmp_path)
-    app.routes.append(Route("/figures", metrics))
-    app.routes.append(Mount("/deep", routes=[Route("/er", metrics)]))
-    for path in ("/figures", "/deep/er"):
+    app.routes.append(Route("/added", added))
+    app.routes.append(Mount("/deep", routes=[Route("/er", added)]))
+    for path in ("/added", "/deep/er"):
         assert asking(app).get(path).status_code == 401
         assert asking(app).get(path, headers=bearer(VIEWER)).text == "ticks 1"
 
