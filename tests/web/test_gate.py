@@ -16,6 +16,8 @@ from starlette.testclient import TestClient
 OPEN_PATHS = ("/login", "/static/")
 PROGRAM = {"x-tickpool": "1"}
 
+BODIES = {"backfill": {"from": "2026-11-01"}, "approvals": {"answer": "approve"}}
+
 
 @pytest.fixture
 def app(tmp_path: Path) -> Starlette:
@@ -226,7 +228,8 @@ def test_an_id_is_judged_after_it_was_decoded(app: Starlette, client: TestClient
             continue
         for method in methods & {"GET", "POST"}:
             asked = path.replace("/x", f"/{name}")
-            body = {"from": "2026-11-01"} if "backfill" in path else {"answer": "approve"} if "approvals" in path else {}
+            # Bodies that could be used: it is the id that is refused.
+            body = next((each for word, each in BODIES.items() if word in path), {})
             answer = client.request(method, asked, headers={**bearer(OPERATOR), **PROGRAM, **HTML}, json=body)
             assert answer.status_code in (404, 307), (method, asked)
             assert answer.headers.get("location", HERE).startswith(HERE)
