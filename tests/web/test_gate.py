@@ -212,6 +212,16 @@ def test_a_body_beyond_the_bound_is_refused_however_it_is_sent(client: TestClien
     assert client.get("/api/v1/now", headers=bearer(OPERATOR)).status_code == 200
 
 
+def test_a_fault_of_the_dashboard_itself_is_told_without_what_is_inside(app: Starlette) -> None:
+    app.state.desk = None
+    client = TestClient(app, base_url=HERE, raise_server_exceptions=False)
+    answer = client.get("/api/v1/me", headers=bearer(OPERATOR))
+    assert answer.status_code == 200
+    answer = client.get("/api/v1/health", headers=bearer(OPERATOR))
+    assert (answer.status_code, answer.headers["content-type"]) == (500, "application/problem+json")
+    assert answer.json()["detail"] == "its own log says more"
+
+
 @pytest.mark.parametrize(
     "path", ["/static/../tokens.py", "/static/%2e%2e/tokens.py", "/static/..%2ftokens.py", "/static//etc/passwd"]
 )
