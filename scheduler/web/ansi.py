@@ -1,7 +1,8 @@
 """Output of tasks as a page shows it: pieces of text, each with the classes that its SGR sequences ask for.
 
 ECMA-48, section 8.3.117. Colours are the sixteen of a terminal; those of the 256 and of 24 bits become the nearest of
-them, for the page allows no style but its own. Every other control character is replaced, a tab stays.
+them, for the page allows no style but its own. Sequences that move a cursor or erase a line, of which a page has
+neither, are left out. Every other control character is replaced, a tab stays.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ __all__ = ["Part", "marked", "parts_of", "plain"]
 # The classes, and the text.
 Part = tuple[str, str]
 
-_SGR = re.compile(r"\x1b\[([0-9;:]{0,64})m")
+# A control sequence: its parameters, and what ends it. ECMA-48, section 5.4.
+_SEQUENCE = re.compile(r"\x1b\[([0-?]{0,64})([ -/]{0,8}[@-~])")
+_SGR = re.compile(r"[0-9;:]*m")
 _NAMES = ("black", "red", "green", "yellow", "blue", "magenta", "cyan", "white")
 _COLOURS = (*_NAMES, *(f"bright-{name}" for name in _NAMES))
 # As xterm shows them.
@@ -38,10 +41,11 @@ def parts_of(text: str) -> list[Part]:
     style: dict[str, str] = {}
     parts: list[Part] = []
     at = 0
-    for found in _SGR.finditer(text):
+    for found in _SEQUENCE.finditer(text):
         if found.start() > at:
             parts.append((" ".join(style.values()), _safe(text[at : found.start()])))
-        _apply(style, found[1])
+        if _SGR.fullmatch(found[1] + found[2]):
+            _apply(style, found[1])
         at = found.end()
     if at < len(text):
         parts.append((" ".join(style.values()), _safe(text[at:])))
@@ -50,7 +54,7 @@ def parts_of(text: str) -> list[Part]:
 
 def plain(text: str) -> str:
     """Return a line without its colours, safe to show."""
-    return _safe(_SGR.sub("", text))
+    return _safe(_SEQUENCE.sub("", text))
 
 
 def marked(parts: list[Part], word: str) -> list[Part]:

@@ -22,7 +22,7 @@ from workers.settings import Settings
 from . import api, health_pages, login, metrics, pages, run_pages, schedule_pages, stream
 from .desk import Desk
 from .feed import Feed
-from .gate import Gate
+from .gate import MAX_BODY, Gate
 from .problems import Problem, problem
 from .tokens import Tokens
 
@@ -36,16 +36,18 @@ def build_app(
 ) -> Starlette:
     """Return the dashboard of a log and a directory of schedules, as it is called by these hosts (`name:port`)."""
     feed = Feed(settings)
+    desk = Desk(feed, directory)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-        following = asyncio.create_task(feed.run())
+        tasks = [asyncio.create_task(feed.run()), asyncio.create_task(desk.processes.watch(feed))]
         try:
             yield
         finally:
-            following.cancel()
-            with suppress(asyncio.CancelledError):
-                await following
+            for each in tasks:
+                each.cancel()
+                with suppress(asyncio.CancelledError):
+                    await each
 
     app = Starlette(
         routes=[
@@ -59,14 +61,14 @@ def build_app(
             api.mount(),
             Mount("/static", StaticFiles(directory=_STATIC)),
         ],
-        middleware=[
-            Middleware(Gate, tokens=tokens, hosts=hosts, is_secure=is_secure),
-            Middleware(GZipMiddleware, minimum_size=1000),
-        ],
+        middleware=[Middleware(GZipMiddleware, minimum_size=1000)],
         exception_handlers={Problem: _problem, HTTPException: _http_error, Exception: _fault},
         lifespan=lifespan,
+        max_body_size=MAX_BODY,
     )
-    app.state.desk = Desk(feed, directory, tokens)
+    app.state.desk = desk
+    # Around all of it: what is answered when a handler fails has its headers, too.
+    app.middleware_stack = Gate(app.build_middleware_stack(), tokens, hosts, is_secure=is_secure)
     return app
 
 

@@ -5,17 +5,21 @@ Colour is never the only sign: what went bad stands taller, has a mark, or has i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 from functools import lru_cache
 
+import msgspec
 from markupsafe import Markup, escape
 
-from .day_counts import BAD, Day
+from scheduler.text import span
+
+from .period_counts import BAD, Day
 from .views.forecast import HourLoad
+from .views.schedule import Series
 from .views.schedules import Outcome
 
-__all__ = ["calendar", "hours", "lengths", "level_of", "share", "sparkline", "squares"]
+__all__ = ["Chart", "brief", "calendar", "figure", "hours", "lengths", "level_of", "share", "sparkline", "squares"]
 
 _OPEN = ("queued", "running", "parked")
 _SLOTS = 20
@@ -113,29 +117,49 @@ def level_of(share: float) -> int:
     return 1 + min(3, int(max(0.0, share - 1e-9) * 4))
 
 
-def lengths(
-    values: Sequence[tuple[float | None, str]], marks: Sequence[tuple[str, float | None]], label: str
-) -> Markup:
-    """Draw a bar a run with the class of its status, the oldest at the left, and a line across at each mark."""
-    known = [value for value, _ in values if value is not None]
-    top = max([*known, *(mark for _, mark in marks if mark is not None)], default=0) or 1
-    width = _WIDE / max(40, len(values))
-    first = _WIDE - width * len(values)
-    parts = []
-    for number, (value, status) in enumerate(values):
-        if value is not None:
-            tall = max(1.5, (_TALL - 4) * value / top)
-            x = first + number * width
-            y, kind = _TALL - tall, kind_of(status)
-            place = f'x="{x:.2f}" y="{y:.2f}" width="{width * 0.78:.2f}" height="{tall:.2f}"'
-            parts.append(f'<rect {place} class="{kind}"/>')
-            if kind == "bad":
-                parts.append(f'<path d="M{x + width * 0.39:.2f} {y - 1:.2f}l-2.5 -4h5z" class="bad"/>')
-    for name, mark in marks:
-        if mark is not None:
-            y = _TALL - (_TALL - 4) * mark / top
-            parts.append(f'<line x1="0" x2="{_WIDE}" y1="{y:.2f}" y2="{y:.2f}" class="{name}"/>')
-    return _svg("lengths", _WIDE, _TALL + 1, "".join(parts), label, is_stretched=True)
+class Chart(msgspec.Struct, omit_defaults=True):
+    """What `static/charts.js` draws in place of a figure's drawing: `bars`, or a `line`.
+
+    A point is a moment in seconds since the epoch, a value, the class of its colour (`good`, `bad`, `off`, `open`), a
+    name and a note to be told of it. With a `base` each name is a link behind it. Values are seconds with the unit `s`.
+    """
+
+    points: Sequence[tuple[float, float | None, str, str, str]]
+    marks: Mapping[str, float] = {}
+    base: str = ""
+    shape: str = "bars"
+    unit: str = "s"
+
+
+def figure(name: str, drawing: Markup, chart: Chart) -> Markup:
+    """Return a drawing with what a script makes a chart of; `name` is its own on its page."""
+    data = escape(msgspec.json.encode(chart).decode())
+    return Markup(f'<figure class="plot" id="chart-{escape(name)}" data-chart="{data}">{drawing}</figure>')
+
+
+def brief(seconds: float | None) -> str:
+    """Write a length of time; milliseconds where it is less than a second."""
+    return f"{seconds * 1000:.0f} ms" if seconds is not None and seconds < 1 else span(seconds)
+
+
+def lengths(name: str, series: Series, label: str) -> Markup:
+    """Draw a bar a run with the class of its status, the oldest at the left, and a line across at p50 and p95."""
+    points, marks = series.points, {"p50": series.p50_s or 0.0, "p95": series.p95_s or 0.0}
+    top = max((each.value_s for each in points), default=0) or 1
+    width = _WIDE / max(40, len(points))
+    paths: dict[str, list[str]] = {}
+    for number, each in enumerate(points, max(40, len(points)) - len(points)):
+        tall, x, kind = max(1.5, (_TALL - 4) * each.value_s / top), number * width, kind_of(each.status)
+        path = f"M{x:.1f} {_TALL}v-{tall:.1f}h{width * 0.78:.2f}v{tall:.1f}z"
+        tip = f"M{x + width * 0.39:.1f} {_TALL - tall - 1:.1f}l-2.5 -4h5z" if kind == "bad" else ""
+        paths.setdefault(kind, []).append(path + tip)
+    parts = [f'<path class="{kind}" d="{"".join(each)}"/>' for kind, each in paths.items()]
+    for mark, value in marks.items():
+        y = _TALL - (_TALL - 4) * value / top
+        parts.append(f'<line x1="0" x2="{_WIDE}" y1="{y:.2f}" y2="{y:.2f}" class="{mark}"/>')
+    drawing = _svg("lengths", _WIDE, _TALL + 1, "".join(parts), label, is_stretched=True)
+    told = [(each.at_s, each.value_s, kind_of(each.status), each.run_id, each.status) for each in points]
+    return figure(name, drawing, Chart(told, marks, "/runs/"))
 
 
 def share(part: float, whole: float, label: str) -> Markup:

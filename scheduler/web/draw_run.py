@@ -17,12 +17,14 @@ __all__ = ["MOST_TASKS", "bar", "graph", "layers_of"]
 
 MOST_TASKS = 300
 _WIDTH, _HEIGHT, _GAP_X, _GAP_Y, _EDGE = 172, 40, 44, 12, 6
-_NAME_CHARS = 20
-_SWEEPS = 4
+_NAME_CHARS = 18
 
 
 def graph(tasks: Sequence[TaskView], signs: Mapping[str, str]) -> Markup:
-    """Draw the tasks of a DAG and what they need; nothing where they are too many, or only one."""
+    """Draw the tasks of a DAG and what they need; nothing where they are too many, or only one.
+
+    It is whole as it stands. Boxes and edges name their tasks, by which `static/graph.js` moves them.
+    """
     shown = {task.task_id: task for task in tasks if not task.is_instance and not task.is_hook}
     if not 1 < len(shown) <= MOST_TASKS:
         return Markup("")
@@ -37,7 +39,7 @@ def graph(tasks: Sequence[TaskView], signs: Mapping[str, str]) -> Markup:
         for column, layer in enumerate(layers)
         for row, name in enumerate(layer)
     }
-    edges = [_edge(places[need], places[name], shown[need].status) for name in needs for need in needs[name]]
+    edges = [_edge(shown[need], shown[name], places) for name in needs for need in needs[name]]
     boxes = [_box(shown[name], places[name], signs, _items(name, tasks)) for name in places]
     width = len(layers) * (_WIDTH + _GAP_X) - _GAP_X + 2 * _EDGE
     height = tallest * (_HEIGHT + _GAP_Y) - _GAP_Y + 2 * _EDGE
@@ -49,7 +51,7 @@ def graph(tasks: Sequence[TaskView], signs: Mapping[str, str]) -> Markup:
 
 
 def layers_of(needs: Mapping[str, Sequence[str]]) -> list[list[str]]:
-    """Return the tasks by depth, those of one depth in an order in which few edges cross."""
+    """Return the tasks by depth."""
     try:
         order = list(TopologicalSorter(needs).static_order())
     except CycleError:
@@ -58,26 +60,9 @@ def layers_of(needs: Mapping[str, Sequence[str]]) -> list[list[str]]:
     for name in order:
         depth[name] = max((depth[need] + 1 for need in needs[name]), default=0)
     layers: list[list[str]] = [[] for _ in range(max(depth.values()) + 1)]
-    followers: dict[str, list[str]] = {name: [] for name in needs}
     for name in needs:
         layers[depth[name]].append(name)
-        for need in needs[name]:
-            followers[need].append(name)
-    for sweep in range(_SWEEPS):
-        near = needs if sweep % 2 == 0 else followers
-        place = {name: row / len(layer) for layer in layers for row, name in enumerate(layer)}
-        for layer in layers if sweep % 2 == 0 else reversed(layers):
-            _sort(layer, near, place)
     return layers
-
-
-def _sort(layer: list[str], near: Mapping[str, Sequence[str]], place: dict[str, float]) -> None:
-    """Put each task as high as those are on average that it is bound to."""
-    means = {
-        name: sum(place[each] for each in near[name]) / len(near[name]) if near[name] else place[name] for name in layer
-    }
-    layer.sort(key=means.__getitem__)
-    place.update((name, row / len(layer)) for row, name in enumerate(layer))
 
 
 def bar(task: TaskView, whole_s: float) -> Markup:
@@ -94,26 +79,27 @@ def bar(task: TaskView, whole_s: float) -> Markup:
     )
 
 
-def _edge(start: tuple[int, int], end: tuple[int, int], status: str) -> str:
-    x1, y1, x2, y2 = start[0] + _WIDTH, start[1] + _HEIGHT // 2, end[0], end[1] + _HEIGHT // 2
-    middle = (x1 + x2) // 2
-    return f'<path class="edge {escape(status)}" d="M{x1} {y1}C{middle} {y1} {middle} {y2} {x2} {y2}"/>'
+def _edge(need: TaskView, task: TaskView, places: Mapping[str, tuple[int, int]]) -> str:
+    (x1, y1), (x2, y2) = places[need.task_id], places[task.task_id]
+    middle, half = (x1 + _WIDTH + x2) // 2, _HEIGHT // 2
+    line = f"M{x1 + _WIDTH} {y1 + half}C{middle} {y1 + half} {middle} {y2 + half} {x2} {y2 + half}"
+    between = f'data-from="{escape(need.task_id)}" data-to="{escape(task.task_id)}"'
+    return f'<path class="edge {escape(need.status)}" {between} d="{line}"/>'
 
 
 def _box(task: TaskView, place: tuple[int, int], signs: Mapping[str, str], items: str) -> str:
-    x, y = place
     name = clean(task.task_id)
     short = name if len(name) <= _NAME_CHARS else f"{name[: _NAME_CHARS - 1]}…"
     told = task.status.replace("_", " ")
     facts = [told, *([items] if items else []), *([span(task.duration_s)] if task.duration_s is not None else [])]
     return (
-        f'<a href="#task-{quote(task.task_id)}" class="box {escape(task.status)}"'
-        f' aria-label="{escape(name)}: {escape(", ".join(facts))}">'
+        f'<a href="#task-{quote(task.task_id)}" class="box {escape(task.status)}" data-task="{escape(task.task_id)}"'
+        f' transform="translate({place[0]} {place[1]})" aria-label="{escape(name)}: {escape(", ".join(facts))}">'
         f"<title>{escape(name)}: {escape(', '.join(facts))}</title>"
-        f'<rect x="{x}" y="{y}" width="{_WIDTH}" height="{_HEIGHT}" rx="7"/>'
-        f'<text class="sign" x="{x + 17}" y="{y + 25}">{escape(signs.get(task.status, "·"))}</text>'
-        f'<text class="name" x="{x + 32}" y="{y + 17}">{escape(short)}</text>'
-        f'<text class="fact" x="{x + 32}" y="{y + 32}">{escape(" · ".join(facts))}</text></a>'
+        f'<rect width="{_WIDTH}" height="{_HEIGHT}" rx="7"/>'
+        f'<text class="sign" x="17" y="25">{escape(signs.get(task.status, "·"))}</text>'
+        f'<text class="name" x="32" y="17">{escape(short)}</text>'
+        f'<text class="fact" x="32" y="32">{escape(" · ".join(facts))}</text></a>'
     )
 
 

@@ -20,9 +20,9 @@ from workers.events import Event, decode_lines
 from workers.segments import Chunk, LogReader
 from workers.settings import Settings
 
-from .day_counts import DayCounts
 from .fire_times import FireTimes
 from .incidents import Incidents
+from .period_counts import PeriodCounts
 from .run_ends import RunEnds
 from .run_index import RunIndex
 
@@ -51,7 +51,8 @@ class Feed:
         self.index = RunIndex()
         self.fire_times = FireTimes()
         self.incidents = Incidents()
-        self.days = DayCounts()
+        self.days = PeriodCounts()
+        self.lanes = PeriodCounts()
         self.ends = RunEnds()
         # How often schedules were loaded: who keeps what depends on their specs makes it anew when it has grown.
         self.loads = 0
@@ -79,6 +80,7 @@ class Feed:
             async for chunk in self._in_slices(self._past):
                 rows = self.index.take(chunk)
                 self.days.note(rows)
+                self.lanes.note(rows)
                 self.incidents.take(chunk)
                 self.ends.take(chunk)
                 runs.update(row.run_id for row in rows)

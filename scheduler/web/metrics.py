@@ -15,6 +15,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from scheduler.service_processes import NoService
+
 from .desk import Desk, desk_of
 from .run_ends import Buckets
 from .run_requests import in_thread
@@ -38,11 +40,12 @@ class _Figures(Collector):
         """Yield the figures."""
         feed = self._desk.feed
         supervisor, workers = self._desk.processes.look(feed.history, self._now)
-        yield _gauge("tickpool_up", "1 where the service runs", float(supervisor.get("pid") is not None))
+        yield _gauge("tickpool_up", "1 where the service runs", float(supervisor.pid is not None))
         yield _gauge("tickpool_caught_up", "1 where older history has been read", float(feed.is_caught_up))
-        states = Counter(str(each["state"]) for each in workers)
+        states: Counter[str] = Counter(each.state for each in workers)
         yield _by("tickpool_workers", "Worker processes", "state", {state: states[state] for state in _WORKERS})
-        yield _gauge("tickpool_workers_wanted", "SCHED_MAX_PARALLEL", float(supervisor.get("max_parallel") or 0))
+        wanted = (None if isinstance(supervisor, NoService) else supervisor.max_parallel) or 0
+        yield _gauge("tickpool_workers_wanted", "SCHED_MAX_PARALLEL", float(wanted))
         runs = Counter(run.status for run in feed.history.runs.values())
         yield _by("tickpool_runs", "Open runs", "status", {status: runs[status] for status in _OPEN})
         yield from self._ends()

@@ -122,6 +122,7 @@ class SchedulesQuery(msgspec.Struct):
 
     q: Maybe[_Words] = UNSET
     tenant: Maybe[_Words] = UNSET
+    tag: Maybe[_Words] = UNSET
     status: Maybe[
         Annotated[
             Literal["ok", "failing", "running", "never", "paused", "disabled", "invalid"],

@@ -38,8 +38,8 @@ class LogLine(msgspec.Struct):
 class Log(msgspec.Struct):
     """Lines of the output of an attempt, oldest first. Ask with `after=next` for those that come behind them.
 
-    `first` is the number of the first line; lines before it are not shown. With `find` the lines are those that hold
-    the word, and `count` is how many do.
+    `first` is the number of the first line; lines before it are not shown, and come with `before=first`. `count` is how
+    many there are in all; with `find` the lines are those that hold the word, and `count` is how many do.
     """
 
     attempt: int
@@ -86,6 +86,16 @@ class LogShelf:
         first, lines, count = self._tail(run_id, attempt, task).read(after, limit, is_over=is_over)
         shown = [_shown(first + place, line) for place, line in enumerate(lines)]
         return Log(attempt, task, shown, first, count, count, is_over)
+
+    def before(
+        self, run_id: str, attempt: int, task: str | None, number: int, *, limit: int = 500, is_over: bool
+    ) -> Log:
+        """Return the lines before one, read anew: a log is longer than what is kept of it."""
+        lines = RunOutput(self._logs / run_id / str(attempt), task).read(is_over=is_over)
+        last = min(number, len(lines))
+        first = max(0, last - limit)
+        shown = [_shown(place, lines[place]) for place in range(first, last)]
+        return Log(attempt, task, shown, first, last, len(lines), is_over)
 
     def find(self, run_id: str, attempt: int, task: str | None, word: str, *, is_over: bool) -> Log:
         """Return the newest lines that hold a word, in whichever case."""

@@ -34,7 +34,6 @@ async def _run(request: Request) -> Response:
     is_over = not view.is_open or view.attempt != view.attempts[-1].attempt
     log = await read_log(request, view.attempt, is_over=is_over)
     query = request.query_params
-    lengths = [task.after_s + task.duration_s for task in view.tasks if task.after_s is not None and task.duration_s]
     address = {"attempt": str(view.attempt), **({"task": log.task_id} if log.task_id else {})}
     return render(
         request,
@@ -44,7 +43,8 @@ async def _run(request: Request) -> Response:
             "tasks": _shown(view.tasks),
             "log": log,
             "find": query.get("find", "").strip(),
-            "whole_s": max(lengths, default=0.0) or 1.0,
+            "is_part": bool(query.get("find", "").strip() or query.get("before")),
+            "whole_s": max((task.end_s or 0.0 for task in view.tasks), default=0.0) or 1.0,
             "log_query": urlencode(address),
             "graph": draw_run.graph,
             "bar": draw_run.bar,

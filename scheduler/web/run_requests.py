@@ -88,7 +88,10 @@ async def read_log(request: Request, attempt: int, *, is_over: bool) -> Log:
     if word:
         return await in_thread(lambda: shelf.find(row.run_id, attempt, task, word, is_over=is_over))
     after = number_of(request, "after", 0, 1 << 53) or 0
+    before = number_of(request, "before", 1, 1 << 53)
     limit = number_of(request, "limit", 1, _MOST_LINES) or 500
+    if before is not None:
+        return await in_thread(lambda: shelf.before(row.run_id, attempt, task, before, limit=limit, is_over=is_over))
     return await in_thread(lambda: shelf.read(row.run_id, attempt, task, after=after, limit=limit, is_over=is_over))
 
 

@@ -185,7 +185,7 @@ def test_an_approval_is_answered_once_with_name_and_comment(
     dag = service.tasks("d", {"id": "ok", "approval": "Go on?"}, {"id": "then", "run": "true", "needs": ["ok"]})
     run_id = service.ask(dag)
     wait_for(lambda: dashboard.has_seen(run_id, "parked"), timeout=20, what="the question")
-    (question,) = api.get(f"/api/v1/runs/{run_id}").json()["questions"]
+    (question,) = api.get(f"/api/v1/runs/{run_id}").json()["approvals"]
     assert (question["task_id"], question["message"]) == ("ok", "Go on?")
     url = f"/api/v1/runs/{run_id}/approvals/ok"
     assert api.post(url, json={"answer": "approve", "comment": "fine"}).json()["message"] == "Approved ok"
@@ -277,7 +277,7 @@ def test_a_past_state_has_what_was_open_and_paused_then(
     assert service.command("resume", "--all").returncode == 0
     past = api.get("/api/v1/state", params={"at": then.isoformat()}).json()
     assert [each["run_id"] for each in past["running"]] == [run_id]
-    assert [(each["scope"], each["reason"]) for each in past["paused"]] == [("all", "move")]
+    assert [(each["schedule_id"], each["reason"]) for each in past["paused"]] == [(None, "move")]
     assert past["supervisor_pid"]
     now = api.get("/api/v1/state", params={"at": datetime.now(UTC).isoformat()}).json()
     assert (now["running"], now["paused"], now["is_on_record"]) == ([], [], True)

@@ -119,10 +119,25 @@ def test_an_approval_is_given_with_a_comment(
     run_id = service.ask(service.tasks("d", {"id": "ok", "approval": "Release 42?"}))
     wait_for(lambda: served.has_seen(run_id, "parked"), timeout=30, what="the question")
     page = opened(served, browser, run_id)
+    assert "Without an answer" not in page.locator("#alerts").inner_text()
     page.get_by_label("Comment").fill("looks good")
     page.get_by_role("button", name="Approve").click()
     status_of(page, "success")
     assert service.events("task_approved", run_id)[0]["comment"] == "looks good"
+
+
+@pytest.mark.parametrize(
+    ("default", "told"),
+    [({}, "times out"), ({"default": "approve"}, "is approved"), ({"default": "reject"}, "is rejected")],
+)
+def test_an_approval_tells_how_it_ends_without_an_answer(
+    service: Service, served: Dashboard, wait_for: WaitFor, default: dict[str, str], told: str
+) -> None:
+    approval = {"message": "Release?", **default}
+    run_id = service.ask(service.tasks("d", {"id": "ok", "approval": approval, "timeout": "4h"}))
+    wait_for(lambda: served.has_seen(run_id, "parked"), timeout=30, what="the question")
+    page = served.client().get(f"/runs/{run_id}", headers={"Accept": "text/html"}).text
+    assert f"Without an answer it {told} <time" in page
 
 
 def test_a_run_is_read_without_a_script_and_by_a_viewer_without_any_button(
@@ -174,6 +189,67 @@ def test_what_tasks_say_and_how_they_are_named_is_shown_as_text(
     expect(page.locator(".ansi-red")).to_have_text("red")
 
 
+def test_what_a_task_says_while_one_looks_is_text_as_well(
+    service: Service, served: Dashboard, browser: Browser, wait_for: WaitFor
+) -> None:
+    huge = "1;" * 5000
+    link = "\\033]8;;javascript:alert(1)\\007link\\033]8;;\\007"
+    say = f"printf '%s \\033[31mred\\033[0m {link} \\033[{huge}m.\\nlast\\n' \"{EVIL}\""
+    run_id = service.ask(service.dag("d", f"while [ ! -e go ]; do sleep 0.05; done; {say}; while :; do sleep 1; done"))
+    wait_for(lambda: served.has_seen(run_id, "running"), timeout=30, what="the run")
+    page = opened(served, browser, run_id)
+    (service.root / "go").touch()
+    expect(page.locator("#log")).to_contain_text("last")
+    expect(page.locator("#log")).to_contain_text(f"{EVIL} red {GONE}]8;;javascript:alert(1){GONE}link")
+    expect(page.locator(".ansi-red")).to_have_text("red")
+    assert page.locator("main script, main img, #log a, #log [style]").count() == 0
+    assert page.title() == f"{run_id} · tickpool"
+    assert page.errors == []  # type: ignore[attr-defined]
+
+
+def test_a_log_of_a_hundred_thousand_lines_is_found_and_read_at_any_place(
+    service: Service, served: Dashboard, browser: Browser, wait_for: WaitFor
+) -> None:
+    run_id = service.ask(service.dag("d", "seq -f 'number %.0f.' 100000"))
+    ended(served, wait_for, run_id, "success")
+    page = opened(served, browser, run_id)
+    expect(page.locator(".line")).to_have_count(500)
+    expect(page.locator("#log-told")).to_have_text("99500 earlier lines not shown")
+    page.get_by_role("link", name="Earlier").click()
+    expect(page.locator("#log-told")).to_have_text("lines 99001 to 99500 of 100000")
+    expect(page.locator(".line").first).to_contain_text("number 99001.")
+    page.fill("#log-find", "NUMBER 4242.")
+    page.press("#log-find", "Enter")
+    expect(page.locator("#log-told")).to_have_text("1 line with “NUMBER 4242.”")
+    page.click(".line a")
+    expect(page.locator(".line:target")).to_contain_text("number 4242.")
+    expect(page.locator(".line:target")).to_be_in_viewport()
+    expect(page.locator(".line").first).to_contain_text("number 3992.")
+    page.get_by_role("link", name="Newest").click()
+    expect(page.locator(".line").last).to_contain_text("number 100000.")
+
+
+def test_whoever_scrolls_back_is_left_alone_until_the_end_is_wanted_again(
+    service: Service, served: Dashboard, browser: Browser, wait_for: WaitFor
+) -> None:
+    run_id = service.ask(service.dag("d", f"seq 200; {LONG}"))
+    wait_for(lambda: served.has_seen(run_id, "running"), timeout=30, what="the run")
+    page = opened(served, browser, run_id)
+    log, follow = page.locator("#log"), page.get_by_label("Follow")
+    expect(log).to_contain_text("step 1")
+    log.focus()
+    page.keyboard.press("Home")
+    expect(follow).not_to_be_checked()
+    shown = page.locator(".line").count()
+    wait_for(lambda: page.locator(".line").count() > shown + 5, what="further lines")
+    assert log.evaluate("box => box.scrollTop") == 0
+    page.keyboard.press("End")
+    expect(follow).to_be_checked()
+    shown = page.locator(".line").count()
+    wait_for(lambda: page.locator(".line").count() > shown + 5, what="further lines")
+    expect(page.locator(".line").last).to_be_in_viewport()
+
+
 def test_the_page_is_as_narrow_as_a_telephone(
     service: Service, served: Dashboard, browser: Browser, wait_for: WaitFor
 ) -> None:
@@ -198,7 +274,12 @@ def test_the_page_is_as_narrow_as_a_telephone(
         ("\x1b[38;5;196ma\x1b[48;2;0;0;0mb", [("ansi-bright-red", "a"), ("ansi-bright-red ansi-bg-black", "b")]),
         ("\x1b[38;5;ma\x1b[38;9;9mb", [("ansi-black", "a"), ("ansi-black ansi-strike", "b")]),
         ("\x1b[38;2;1ma", [("ansi-bold", "a")]),
-        ("\x1b[2Ka\tb\rc", [("", f"{GONE}[2Ka\tb{GONE}c")]),
+        ("\x1b[2Ka\tb\rc", [("", f"a\tb{GONE}c")]),
+        ("\x1b[01;31m\x1b[Kerror\x1b[m\x1b[K: x\x1b[?25h", [("ansi-bold ansi-red", "error"), ("", ": x")]),
+        ("\x1b[>4;1ma\x1b[1 mb", [("", "a"), ("", "b")]),
+        ("\x1b]8;;javascript:x\x07a\x1b]8;;\x07", [("", f"{GONE}]8;;javascript:x{GONE}a{GONE}]8;;{GONE}")]),
+        ("\x1b[" + "1;" * 50_000 + "ma", [("", f"{GONE}[" + "1;" * 50_000 + "ma")]),
+        ("\x1b[31", [("", f"{GONE}[31")]),
         ("\x1b]0;t\x07", [("", f"{GONE}]0;t{GONE}")]),
         ("<b>\u202e", [("", f"<b>{GONE}")]),
     ],
@@ -217,8 +298,7 @@ def test_what_is_found_is_marked_in_each_piece() -> None:
 
 def test_the_graph_has_a_column_for_each_depth_and_no_more_than_300_tasks() -> None:
     needs = {"c": ["a", "b"], "a": [], "b": ["a"], "d": ["a"]}
-    layers = layers_of(needs)
-    assert [sorted(layer) for layer in layers] == [["a"], ["b", "d"], ["c"]]
+    assert layers_of(needs) == [["a"], ["b", "d"], ["c"]]
     drawn = graph([task_of(name, each) for name, each in needs.items()], {})
     assert drawn.count("<path") == 4
     assert drawn.count("<a ") == 4

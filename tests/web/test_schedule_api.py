@@ -20,7 +20,7 @@ def world(service: Service, wait_for: WaitFor) -> Iterator[World]:
     dag = service.root / "dags" / "d.yaml"
     dag.write_bytes(msgspec.json.encode({**msgspec.json.decode(dag.read_bytes()), "params": PARAMS}))
     service.schedule("daily", "30 6 * * *", "dags/d.yaml", params={"region": "us"})
-    service.schedule("often", "*/5 * * * *", service.dag("e", "true"), tenant="other")
+    service.schedule("often", "*/5 * * * *", service.dag("e", "true"), tenant="other", tags=["billing", "nightly"])
     with world_of(service, wait_for) as found:
         yield found
 
@@ -56,6 +56,20 @@ def test_schedules_come_by_cursor_each_with_its_plain_words(world: World) -> Non
     assert names(f"sort=next&limit=1&cursor={soonest['next_cursor']}") == ["daily"]
     assert [each["schedule_id"] for each in world.get("/api/v1/schedules?tenant=other").json()["items"]] == ["often"]
     assert world.get("/api/v1/schedules?q=AIL").json()["items"][0]["schedule_id"] == "daily"
+
+
+def test_schedules_tell_their_tags_and_are_found_by_them(world: World) -> None:
+    def asked(query: str) -> dict[str, list[str]]:
+        return {each["schedule_id"]: each["tags"] for each in world.get(f"/api/v1/schedules{query}").json()["items"]}
+
+    started(world)
+    tags = ["billing", "nightly"]
+    assert asked("") == {"daily": [], "often": tags}
+    assert asked("?tag=nightly") == asked("?tag=billing&tenant=other&q=oft&status=never") == {"often": tags}
+    assert asked("?tag=billing&tenant=test") == asked("?tag=bill") == asked("?tag=billing&cursor=often") == {}
+    assert world.get("/api/v1/schedules/often").json()["schedule"]["tags"] == tags
+    world.service.schedule("daily", "30 6 * * *", "dags/d.yaml", params={"region": "us"}, tags=["billing"])
+    world.wait_for(lambda: asked("?tag=billing") == {"daily": ["billing"], "often": tags}, 20, "the tag of the other")
 
 
 def test_what_cannot_be_asked_for_is_refused_with_what_can(world: World) -> None:

@@ -52,16 +52,25 @@ async function refresh() {
   if (again) refresh();
 }
 
+function rowsOf(part) {
+  return [...part.querySelectorAll("[data-row]")];
+}
+
+function nameOf(row) {
+  return `${row.querySelector("a")?.textContent} ${row.querySelector(".status")?.className}`;
+}
+
 function replaceLive(page) {
   for (const fresh of page.querySelectorAll("[data-live]")) {
     const old = document.getElementById(fresh.id);
     if (!old || old.contains(document.activeElement) && document.activeElement.matches("input, select, textarea")) continue;
-    const before = old.dataset.shown ?? "";
     const after = fresh.innerHTML;
-    if (before === after) continue;
+    if (old.dataset.shown === after) continue;
+    const known = new Set(rowsOf(old).map(nameOf));
     old.innerHTML = after;
     old.dataset.shown = after;
-    if (before) old.classList.remove("changed"), void old.offsetWidth, old.classList.add("changed");
+    // Only what has come is pointed out: a page that flashes all the time tells nothing.
+    for (const row of rowsOf(old)) if (known.size && !known.has(nameOf(row))) row.classList.add("changed");
   }
   tellTime();
   selectRow(rowNumber, false);
@@ -76,8 +85,15 @@ function follow() {
   stream.addEventListener("change", refresh);
   // What changed between the page and the stream, nobody tells: it is looked at once more.
   stream.onopen = () => { light.className = "live"; light.textContent = "live"; refresh(); };
-  stream.onerror = () => { light.className = "live lost"; light.textContent = "lost"; };
+  stream.onerror = () => {
+    light.className = "live lost"; light.textContent = "lost";
+    // It is not tried again: the session may be over, and then the page leads to the login.
+    if (stream.readyState === EventSource.CLOSED) refresh();
+  };
   addEventListener("pagehide", () => stream.close());
+  // How much of the machine a process takes is in no event.
+  const every = Number(document.querySelector("[data-every]")?.dataset.every ?? 0) * 1000;
+  if (every) setInterval(() => { if (!document.hidden && performance.now() - refreshedAt > every) refresh(); }, 1000);
 }
 
 // -- keys -------------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import heapq
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
@@ -12,6 +13,7 @@ import msgspec
 
 from scheduler.history import History
 from scheduler.pauses import Pause, Scope
+from scheduler.schedule_model import by_tag, tags_of
 from scheduler.web.feed import Feed
 from scheduler.web.run_index import RunRow
 from workers.errors import TickpoolError
@@ -27,6 +29,8 @@ SORTS = ("name", "next")
 STATUSES = ("ok", "failing", "running", "never", "paused", "disabled", "invalid")
 BAD = ("failed", "timeout", "crashed")
 _OUTCOMES = 20
+# So many are offered, those that most schedules have; any other may be typed.
+_MOST_TAGS = 500
 _OPEN = ("queued", "running", "parked")
 # A place in the order of schedules: the next fire time, where that is the order, and the name.
 Place = tuple[float, str]
@@ -61,6 +65,7 @@ class ScheduleRow(msgspec.Struct):
 
     schedule_id: str
     tenant: str
+    tags: list[str]
     dag: str
     words: str
     timezone: str
@@ -87,26 +92,30 @@ class SchedulePage(msgspec.Struct):
     pages: int
     known: int
     tenants: list[str]
+    tags: list[str]
     faults: list[FaultRow]
 
 
 class Wanted(NamedTuple):
-    """What is asked for: a text of the name or the DAG, a tenant, one of STATUSES, one of SORTS; empty is any."""
+    """What is asked for: a part of name or DAG, a tenant, a tag, one of STATUSES, one of SORTS; empty is any."""
 
     q: str = ""
     tenant: str = ""
+    tag: str = ""
     status: str = ""
     sort: str = "name"
 
 
 class Roster:
-    """The names in order, the tenants, and what is searched; made anew when schedules were loaded."""
+    """The names in order, the tenants, the tags, and what is searched; made anew when schedules were loaded."""
 
     def __init__(self) -> None:
         self._version: object = None
         self.names: list[str] = []
         self.tenants: dict[str, str] = {}
         self.all_tenants: list[str] = []
+        self.all_tags: list[str] = []
+        self._tagged: dict[str, set[str]] = {}
         self._texts: dict[str, str] = {}
 
     def refresh(self, feed: Feed) -> None:
@@ -117,17 +126,23 @@ class Roster:
         self.names = sorted(specs)
         self.tenants = {name: str(spec.get("tenant") or "default") for name, spec in specs.items()}
         self.all_tenants = sorted(set(self.tenants.values()))
+        self._tagged = by_tag(specs)
+        self.all_tags = sorted(heapq.nlargest(_MOST_TAGS, self._tagged, key=lambda tag: len(self._tagged[tag])))
         self._texts = {name: f"{name}\n{spec.get('dag')}".lower() for name, spec in specs.items()}
         self._version = feed.loads
 
     def wanted(self, feed: Feed, wanted: Wanted, now: datetime, names: Sequence[str] | None = None) -> Iterator[str]:
         """Yield the names that are asked for, of these or of all, in their order."""
+        names = self.names if names is None else names
+        if wanted.tag:
+            tagged = self._tagged.get(wanted.tag, ())
+            names = [name for name in names if name in tagged]
         if not (wanted.q or wanted.tenant or wanted.status):
-            yield from self.names if names is None else names
+            yield from names
             return
         text = wanted.q.strip().lower()
         is_so = _test_of(feed, wanted.status, now, self.tenants)
-        for name in self.names if names is None else names:
+        for name in names:
             if (not wanted.tenant or self.tenants[name] == wanted.tenant) and text in self._texts[name] and is_so(name):
                 yield name
 
@@ -143,7 +158,8 @@ def schedule_page(feed: Feed, roster: Roster, now: datetime, wanted: Wanted, pag
     first = (page - 1) * PAGE_ROWS
     rows = _rows(feed, now, names[first : first + PAGE_ROWS])
     faults = faults_of(feed.history)[:10]
-    return SchedulePage(rows, first + 1, len(names), page, pages, len(roster.names), roster.all_tenants, faults)
+    known, tenants, tags = len(roster.names), roster.all_tenants, roster.all_tags
+    return SchedulePage(rows, first + 1, len(names), page, pages, known, tenants, tags, faults)
 
 
 def schedule_list(
@@ -212,6 +228,7 @@ def _row(
     return ScheduleRow(
         schedule_id=name,
         tenant=tenant,
+        tags=tags_of(spec),
         dag=str(spec.get("dag") or ""),
         words=feed.fire_times.words(feed.history, name) or str(spec.get("cron") or ""),
         timezone=str(spec.get("timezone") or "UTC"),
