@@ -55,9 +55,9 @@ def test_a_route_that_is_added_is_behind_the_gate_by_being_a_route(tmp_path: Pat
         return Response("ticks 1")
 
     app = app_in(tmp_path)
-    app.routes.append(Route("/metrics", metrics))
+    app.routes.append(Route("/figures", metrics))
     app.routes.append(Mount("/deep", routes=[Route("/er", metrics)]))
-    for path in ("/metrics", "/deep/er"):
+    for path in ("/figures", "/deep/er"):
         assert asking(app).get(path).status_code == 401
         assert asking(app).get(path, headers=bearer(VIEWER)).text == "ticks 1"
 
@@ -236,7 +236,8 @@ def test_an_id_is_judged_after_it_was_decoded(app: Starlette, client: TestClient
             continue
         for method in methods & {"GET", "POST"}:
             asked = path.replace("/x", f"/{name}")
-            answer = client.request(method, asked, headers={**bearer(OPERATOR), **PROGRAM, **HTML}, json={})
+            body = {"from": "2026-11-01"} if "backfill" in path else {"answer": "approve"} if "approvals" in path else {}
+            answer = client.request(method, asked, headers={**bearer(OPERATOR), **PROGRAM, **HTML}, json=body)
             assert answer.status_code in (404, 307), (method, asked)
             assert answer.headers.get("location", HERE).startswith(HERE)
             assert "<b>" not in answer.text or answer.headers["content-type"] == "application/problem+json"
