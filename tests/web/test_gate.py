@@ -210,6 +210,16 @@ def test_that_an_answer_has_not_changed_is_told_to_nobody_without_a_token(client
         assert client.get("/api/v1/schedules", headers={**wrong, "if-none-match": tag}).status_code == 401
 
 
+def test_a_fault_of_the_dashboard_itself_is_told_without_what_is_inside(app: Starlette) -> None:
+    app.state.desk = None
+    client = TestClient(app, base_url=HERE, raise_server_exceptions=False)
+    answer = client.get("/api/v1/me", headers=bearer(OPERATOR))
+    assert answer.status_code == 200
+    answer = client.get("/api/v1/health", headers=bearer(OPERATOR))
+    assert (answer.status_code, answer.headers["content-type"]) == (500, "application/problem+json")
+    assert answer.json()["detail"] == "its own log says more"
+
+
 @pytest.mark.parametrize(
     "path", ["/static/../tokens.py", "/static/%2e%2e/tokens.py", "/static/..%2ftokens.py", "/static//etc/passwd",
              "/static/%2e%2e%2f%2e%2e%2fgate.py", "/static/..%5ctokens.py", "/static/%00", "/static/app.css%00.png"]
