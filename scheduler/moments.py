@@ -22,11 +22,11 @@ def read_moment(option: str, text: str) -> datetime:
     """Read the value of an option as an aware datetime in UTC. Raises InvalidMoment."""
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise InvalidMoment(option, text) from None
-    if moment.tzinfo is None:
-        raise InvalidMoment(option, text)
-    return moment.astimezone(UTC)
+        if moment.tzinfo is not None:
+            return moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        pass
+    raise InvalidMoment(option, text)
 
 
 class InvalidUntil(TickpoolError):

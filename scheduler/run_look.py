@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from workers.dag import Dag, load_dag
 from workers.dag_copies import copies_of, load_copy
@@ -15,18 +14,18 @@ from workers.process_id import is_alive, recorded_identity
 from workers.settings import Settings
 
 from .run_record import RunRecord
-from .run_view import view
+from .run_view import RunFacts, view
 
 __all__ = ["look"]
 
 Needs = dict[str, list[str]]
 
 
-def look(settings: Settings, record: RunRecord, now: datetime, attempt: int | None = None) -> dict[str, Any]:
+def look(settings: Settings, record: RunRecord, now: datetime, attempt: int | None = None) -> RunFacts:
     """Return the facts of a run as `run_view.view` does, with what its DAG and this machine's processes tell."""
     run = view(record, _needs(settings, record, attempt or record.attempt), now, attempt)
-    if run["status"] == "running" and run["attempt"] == record.attempt and _is_lost(record):
-        run["reason"] = "its process is gone; the next service gives it its end"
+    if run.status == "running" and run.attempt == record.attempt and _is_lost(record):
+        run.reason = "its process is gone; the next service gives it its end"
     return run
 
 

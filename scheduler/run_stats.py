@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -15,10 +14,33 @@ from workers.events import Event, time_of
 from workers.run_events import newer_than
 from workers.segments import read_backward
 
-__all__ = ["read_stats"]
+__all__ = ["Quantiles", "ScheduleStats", "read_stats"]
 
 _TREND = 30
 _EVENTS = (b'"run_finished"', b'"run_started"', b'"schedule_skipped"', b'"schedule_missed"')
+
+
+class Quantiles(msgspec.Struct):
+    """Quantiles by nearest rank, in seconds; None of nothing."""
+
+    p50: float | None
+    p95: float | None
+    p99: float | None
+
+
+class ScheduleStats(msgspec.Struct):
+    """How a schedule fares: `ended` counts its runs by outcome, `trend` has the last lengths, the newest at the end."""
+
+    schedule_id: str
+    runs: int
+    success_rate: float | None
+    ended: dict[str, int]
+    duration_s: Quantiles
+    lateness_s: Quantiles
+    by_operator: int
+    skipped: int
+    missed: int
+    trend: list[float]
 
 
 class _Stats(msgspec.Struct):
@@ -31,7 +53,7 @@ class _Stats(msgspec.Struct):
     seen: set[str] = msgspec.field(default_factory=set)
 
 
-def read_stats(log: Path, since: datetime, schedule_id: str | None = None) -> list[dict[str, Any]]:
+def read_stats(log: Path, since: datetime, schedule_id: str | None = None) -> list[ScheduleStats]:
     """Return the statistics of each schedule, or of one, from the events since then, sorted by name.
 
     Counted are the runs that came due by themselves: what an operator triggers, runs again or backfills is a number of
@@ -80,26 +102,26 @@ def _add(values: list[float], value: object) -> None:
         values.append(float(value))
 
 
-def _row(name: str, stats: _Stats) -> dict[str, Any]:
+def _row(name: str, stats: _Stats) -> ScheduleStats:
     runs = stats.ended.total()
-    return {
-        "schedule_id": name,
-        "runs": runs,
-        "success_rate": round(stats.ended["success"] / runs, 6) if runs else None,
-        "ended": dict(stats.ended),
-        "duration_s": _quantiles(stats.lengths),
-        "lateness_s": _quantiles(stats.late),
-        "by_operator": stats.by_operator,
-        "skipped": stats.skipped,
-        "missed": stats.missed,
-        "trend": stats.lengths[:_TREND][::-1],
-    }
+    return ScheduleStats(
+        schedule_id=name,
+        runs=runs,
+        success_rate=round(stats.ended["success"] / runs, 6) if runs else None,
+        ended=dict(stats.ended),
+        duration_s=_quantiles(stats.lengths),
+        lateness_s=_quantiles(stats.late),
+        by_operator=stats.by_operator,
+        skipped=stats.skipped,
+        missed=stats.missed,
+        trend=stats.lengths[:_TREND][::-1],
+    )
 
 
-def _quantiles(values: list[float]) -> dict[str, float | None]:
+def _quantiles(values: list[float]) -> Quantiles:
     ordered = sorted(values)
 
     def rank(percent: int) -> float | None:
         return round(ordered[math.ceil(len(ordered) * percent / 100) - 1], 6) if ordered else None
 
-    return {f"p{percent}": rank(percent) for percent in (50, 95, 99)}
+    return Quantiles(rank(50), rank(95), rank(99))

@@ -7,8 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from msgspec.structs import astuple
+
 from workers.terminal import clean
 
+from .run_stats import ScheduleStats
+from .run_view import RunFacts
+from .task_view import TaskFacts
 from .text import BLOCKS, age, ago, bar, local, size, span, sparkline, table
 
 __all__ = ["render_differences", "render_run", "render_stats"]
@@ -20,35 +25,35 @@ _WIDEST_BAR, _LONGEST_TREND = 40, 30
 _OUTPUT_CHARS = 60
 
 
-def render_run(run: Mapping[str, Any], now: datetime, width: int | None = None) -> str:
+def render_run(run: RunFacts, now: datetime, width: int | None = None) -> str:
     """Return a run as a person reads it: its head, its attempts, its tasks as a tree with their times."""
-    lines = [f"{run['run_id']}  {run['status']}"]
+    lines = [f"{run.run_id}  {run.status}"]
     facts: list[tuple[str, object]] = [
-        ("why", run["why"]),
-        ("fire time", f"{local(run['fire_time'])} ({ago(run['fire_time'], now)})" if run["fire_time"] else None),
-        ("dag", run["dag"] and run["dag"] + (f" (version {run['dag_version']})" if run["dag_version"] else "")),
-        ("tenant", run["tenant"]),
-        ("params", _pairs(run["params"])),
-        ("reason", run["reason"]),
+        ("why", run.why),
+        ("fire time", f"{local(run.fire_time)} ({ago(run.fire_time, now)})" if run.fire_time else None),
+        ("dag", run.dag and run.dag + (f" (version {run.dag_version})" if run.dag_version else "")),
+        ("tenant", run.tenant),
+        ("params", _pairs(run.params)),
+        ("reason", run.reason),
     ]
     lines += [f"  {name:<10} {clean(text)}" for name, text in facts if text]
     head = ("ATTEMPT", "STATUS", "STARTED", "AGE", "WAITED", "TOOK", "WORKER", "REASON")
     rows = [
-        (each["attempt"], each["status"], local(each["started_at"]), age(each["started_at"], now),
-         span(each["waited_s"]), span(each["duration_s"]), each["worker_pid"] or "-", each["reason"] or "")
-        for each in run["attempts"]
+        (each.attempt, each.status, local(each.started_at), age(each.started_at, now),
+         span(each.waited_s), span(each.duration_s), each.worker_pid or "-", each.reason or "")
+        for each in run.attempts
     ]  # fmt: skip
     lines += ["", table(head, rows, width=width, cut=(7,), drop=(3, 6))]
-    if run["tasks"]:
-        lines += ["", _tasks(run["tasks"], width)]
-    outputs = [(task["task_id"], _pairs(task["outputs"])) for task in run["tasks"] if task["outputs"]]
+    if run.tasks:
+        lines += ["", _tasks(run.tasks, width)]
+    outputs = [(task.task_id, _pairs(task.outputs)) for task in run.tasks if task.outputs]
     if outputs:
         lines += ["", table(("TASK", "OUTPUTS"), outputs, width=width, cut=(1,))]
     return "\n".join(lines)
 
 
-def _tasks(tasks: Sequence[Mapping[str, Any]], width: int | None) -> str:
-    whole_s = max((task["after_s"] + task["duration_s"] for task in tasks if _is_timed(task)), default=0.0) or 1.0
+def _tasks(tasks: Sequence[TaskFacts], width: int | None) -> str:
+    whole_s = max((task.end_s or 0.0 for task in tasks), default=0.0) or 1.0
     chart = _at(_BARS, _WIDEST_BAR, 110 if width is None else width)
     head = (
         *("TASK", "STATUS", "TRIES", "EXIT", "AT", "TOOK", "CPU", "MEMORY"),
@@ -57,16 +62,16 @@ def _tasks(tasks: Sequence[Mapping[str, Any]], width: int | None) -> str:
     )
     rows = [
         (
-            "  " * task["depth"] + task["task_id"] + (" (hook)" if task["is_hook"] else ""),
-            task["status"],
-            task["tries"] or "-",
+            "  " * task.depth + task.task_id + (" (hook)" if task.is_hook else ""),
+            task.status,
+            task.tries or "-",
             _exit(task),
-            span(task["after_s"]),
-            span(task["duration_s"]),
-            span(task["cpu_s"]),
-            size(task["max_rss_kib"] * 1024 if task["max_rss_kib"] else None),
+            span(task.after_s),
+            span(task.duration_s),
+            span(task.cpu_s),
+            size(task.max_rss_bytes),
             _bar(task, whole_s, chart),
-            task["reason"] or "",
+            task.reason or "",
         )
         for task in tasks
     ]
@@ -77,20 +82,16 @@ def _at(steps: Sequence[tuple[int, int]], most: int, width: int) -> int:
     return next((value for columns, value in steps if width <= columns), most)
 
 
-def _is_timed(task: Mapping[str, Any]) -> bool:
-    return task["after_s"] is not None and task["duration_s"] is not None
-
-
-def _bar(task: Mapping[str, Any], whole_s: float, width: int) -> str:
-    if not _is_timed(task):
+def _bar(task: TaskFacts, whole_s: float, width: int) -> str:
+    if task.after_s is None or task.end_s is None:
         return ""
-    return bar(task["after_s"] / whole_s, (task["after_s"] + task["duration_s"]) / whole_s, width)
+    return bar(task.after_s / whole_s, task.end_s / whole_s, width)
 
 
-def _exit(task: Mapping[str, Any]) -> object:
-    if task["signal"] is not None:
-        return f"sig {task['signal']}"
-    return "-" if task["exit_code"] is None else task["exit_code"]
+def _exit(task: TaskFacts) -> object:
+    if task.signal is not None:
+        return f"sig {task.signal}"
+    return "-" if task.exit_code is None else task.exit_code
 
 
 def _pairs(values: Mapping[str, Any]) -> str:
@@ -121,7 +122,7 @@ def _value(what: str, value: object) -> str:
     return span(value) if what.endswith("_s") and not what.startswith("params.") else _short(value)
 
 
-def render_stats(rows: Sequence[Mapping[str, Any]], width: int | None = None, levels: str = BLOCKS) -> str:
+def render_stats(rows: Sequence[ScheduleStats], width: int | None = None, levels: str = BLOCKS) -> str:
     """Return the statistics of schedules as a table; the trend is that of the last lengths, the newest at the right."""
     if not rows:
         return "No runs yet"
@@ -131,10 +132,10 @@ def render_stats(rows: Sequence[Mapping[str, Any]], width: int | None = None, le
         *("LEFT OUT", "ASKED FOR", "TREND"),
     )
     cells = [
-        (row["schedule_id"], row["runs"], "-" if row["success_rate"] is None else f"{row['success_rate']:.1%}",
-         *(span(row["duration_s"][key]) for key in ("p50", "p95", "p99")),
-         *(span(row["lateness_s"][key]) for key in ("p50", "p95", "p99")),
-         row["skipped"] + row["missed"], row["by_operator"], sparkline(row["trend"][-trend:], levels))
+        (row.schedule_id, row.runs, "-" if row.success_rate is None else f"{row.success_rate:.1%}",
+         *map(span, astuple(row.duration_s)),
+         *map(span, astuple(row.lateness_s)),
+         row.skipped + row.missed, row.by_operator, sparkline(row.trend[-trend:], levels))
         for row in rows
     ]  # fmt: skip
     return table(head, cells, width=width, drop=(10, 9, 7, 4, 11), right=range(1, 11))

@@ -6,12 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from workers.events import Event, time_of
+import msgspec
+
+from workers.events import Event, text_or_none, time_of
 
 from .run_record import ASKING, RunRecord, attempt_of
-from .task_view import tasks_of
+from .task_view import AttemptFacts, TaskFacts, tasks_of
 
-__all__ = ["differences", "view", "why"]
+__all__ = ["RunFacts", "differences", "view", "why"]
 
 _COMPARED = (
     *("status", "attempt", "dag", "dag_version", "tenant", "fire_time", "why", "reason", "duration_s", "waited_s"),
@@ -21,38 +23,63 @@ _OPEN = {"run_started": "running", "run_parked": "parked", "run_resumed": "queue
 _TASK_COMPARED = ("status", "tries", "exit_code", "signal", "duration_s", "outputs", "reason")
 
 
-def view(
-    record: RunRecord, needs: Mapping[str, Sequence[str]], now: datetime, attempt: int | None = None
-) -> dict[str, Any]:
-    """Return the facts of a run as one JSON-able mapping; docs/reference.md names its keys.
+class RunFacts(msgspec.Struct):
+    """A run. The tasks, `why`, `reason` and the lengths are those of the `attempt` that is shown."""
 
-    The tasks are those of the newest attempt, or of another. `needs` are those of each task, as far as they are known.
+    run_id: str
+    status: str
+    attempt: int
+    why: str
+    schedule_id: str | None
+    fire_time: str | None
+    by: str | None
+    dag: str | None
+    dag_version: str | None
+    tenant: str
+    params: dict[str, Any]
+    reason: str | None
+    waited_s: float | None
+    duration_s: float | None
+    attempts: list[AttemptFacts]
+    tasks: Sequence[TaskFacts]
+
+    @property
+    def shown(self) -> AttemptFacts:
+        """The attempt that is shown."""
+        return next(each for each in self.attempts if each.attempt == self.attempt)
+
+    @property
+    def fire_s(self) -> float | None:
+        """The fire time, in seconds since the epoch."""
+        return time_of(self.fire_time)
+
+
+def view(record: RunRecord, needs: Mapping[str, Sequence[str]], now: datetime, attempt: int | None = None) -> RunFacts:
+    """Return the facts of a run; docs/reference.md says what each of them is.
+
+    The attempt that is shown is the newest, or another. `needs` are those of each task, as far as they are known.
     """
     attempts = [_attempt(record, number, now) for number in record.attempts]
-    chosen = next((each for each in attempts if each["attempt"] == attempt), attempts[-1])
-    request, shown = record.request, chosen["attempt"]
-    return {
-        "run_id": record.run_id,
-        "status": attempts[-1]["status"],
-        "attempt": shown,
-        "why": why(record, shown),
-        "schedule_id": _text(request.get("schedule_id")) or _text(request.get("for_schedule")),
-        "fire_time": _text(request.get("minute")),
-        "by": _text(request.get("by")),
-        "dag": _text(request.get("dag")),
-        "dag_version": chosen["dag_version"],
-        "tenant": _text(request.get("tenant")) or "default",
-        "params": _mapping(request.get("params")),
-        "reason": chosen["reason"],
-        "waited_s": chosen["waited_s"],
-        "duration_s": chosen["duration_s"],
-        "attempts": attempts,
-        "tasks": list(tasks_of(record.of_attempt(shown), needs, chosen, now)),
-    }
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) and value else None
+    chosen = next((each for each in attempts if each.attempt == attempt), attempts[-1])
+    request, shown = record.request, chosen.attempt
+    return RunFacts(
+        run_id=record.run_id,
+        status=attempts[-1].status,
+        attempt=shown,
+        why=why(record, shown),
+        schedule_id=text_or_none(request.get("schedule_id")) or text_or_none(request.get("for_schedule")),
+        fire_time=text_or_none(request.get("minute")),
+        by=text_or_none(request.get("by")),
+        dag=text_or_none(request.get("dag")),
+        dag_version=chosen.dag_version,
+        tenant=text_or_none(request.get("tenant")) or "default",
+        params=_mapping(request.get("params")),
+        reason=chosen.reason,
+        waited_s=chosen.waited_s,
+        duration_s=chosen.duration_s,
+        attempts=attempts,
+        tasks=list(tasks_of(record.of_attempt(shown), needs, chosen, now)),
+    )
 
 
 def _mapping(value: object) -> dict[str, Any]:
@@ -97,8 +124,8 @@ def _why_due(request: Event) -> str:
     return f"schedule {name} was due{late}"
 
 
-def _attempt(record: RunRecord, number: int, now: datetime) -> dict[str, Any]:
-    """Return the facts of one attempt; moments as the log has them, lengths in seconds."""
+def _attempt(record: RunRecord, number: int, now: datetime) -> AttemptFacts:
+    """Return the facts of one attempt."""
 
     def first(*names: str) -> Event:
         return next((each for each in record.named(*names) if attempt_of(each) == number), {})
@@ -106,22 +133,22 @@ def _attempt(record: RunRecord, number: int, now: datetime) -> dict[str, Any]:
     asked = first(*ASKING) or (record.request if number == attempt_of(record.request) else {})
     before = next((each for each in record.ends if each.get("next_attempt") == number), {})
     start, end = first("run_started"), first("run_finished")
-    asked_at = _text(asked.get("timestamp")) or _text(before.get("timestamp"))
+    asked_at = text_or_none(asked.get("timestamp")) or text_or_none(before.get("timestamp"))
     moments = [time_of(asked_at), time_of(asked.get("not_before")), time_of(before.get("retry_at"))]
     free_s = max((each for each in moments if each is not None), default=None)
     started_s = time_of(start.get("timestamp"))
-    return {
-        "attempt": number,
-        "asked_at": asked_at,
-        "started_at": _text(start.get("timestamp")),
-        "ended_at": _text(end.get("timestamp")),
-        "waited_s": None if free_s is None else _waited(free_s, started_s, now, is_over=bool(start or end)),
-        "duration_s": _length(start, end, now),
-        "status": _text(end.get("status")) or _status(record, number),
-        "reason": _text(end.get("reason")),
-        "worker_pid": start.get("pid") if isinstance(start.get("pid"), int) else None,
-        "dag_version": _text(start.get("dag_version")) or _text(asked.get("dag_version")),
-    }
+    return AttemptFacts(
+        attempt=number,
+        asked_at=asked_at,
+        started_at=text_or_none(start.get("timestamp")),
+        ended_at=text_or_none(end.get("timestamp")),
+        waited_s=None if free_s is None else _waited(free_s, started_s, now, is_over=bool(start or end)),
+        duration_s=_length(start, end, now),
+        status=text_or_none(end.get("status")) or _status(record, number),
+        reason=text_or_none(end.get("reason")),
+        worker_pid=start.get("pid") if isinstance(start.get("pid"), int) else None,
+        dag_version=text_or_none(start.get("dag_version")) or text_or_none(asked.get("dag_version")),
+    )
 
 
 def _status(record: RunRecord, number: int) -> str:
@@ -146,18 +173,20 @@ def _length(start: Event, end: Event, now: datetime) -> float | None:
     return None if started_s is None else round(max(0.0, now.timestamp() - started_s), 3)
 
 
-def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    """Yield (what, in the one, in the other) where two views differ."""
-    for key in _COMPARED:
-        if one[key] != other[key]:
-            yield key, one[key], other[key]
-    for name in dict.fromkeys([*one["params"], *other["params"]]):
-        if one["params"].get(name) != other["params"].get(name):
-            yield f"params.{name}", one["params"].get(name), other["params"].get(name)
-    tasks = [{task["task_id"]: task for task in each["tasks"]} for each in (one, other)]
+def differences(one: RunFacts, other: RunFacts) -> Iterator[tuple[str, Any, Any]]:
+    """Yield (what, in the one, in the other) where two runs differ."""
+    yield from _unequal(one, other, _COMPARED)
+    for name in dict.fromkeys([*one.params, *other.params]):
+        if one.params.get(name) != other.params.get(name):
+            yield f"params.{name}", one.params.get(name), other.params.get(name)
+    tasks = [{task.task_id: task for task in each.tasks} for each in (one, other)]
     for name in dict.fromkeys([*tasks[0], *tasks[1]]):
-        pair = [each.get(name) for each in tasks]
-        for key in _TASK_COMPARED:
-            before, after = (None if task is None else task[key] for task in pair)
-            if before != after:
-                yield f"{name}.{key}", before, after
+        for key, before, after in _unequal(tasks[0].get(name), tasks[1].get(name), _TASK_COMPARED):
+            yield f"{name}.{key}", before, after
+
+
+def _unequal(one: object, other: object, keys: Sequence[str]) -> Iterator[tuple[str, Any, Any]]:
+    for key in keys:
+        before, after = getattr(one, key, None), getattr(other, key, None)
+        if before != after:
+            yield key, before, after

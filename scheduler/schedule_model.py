@@ -28,8 +28,10 @@ __all__ = [
     "OnFile",
     "Repeat",
     "Schedule",
+    "by_tag",
     "compiled",
     "schedule_from_spec",
+    "tags_of",
     "timing_of",
     "zone_of",
 ]
@@ -80,6 +82,7 @@ class Schedule(msgspec.Struct, frozen=True, dict=True, forbid_unknown_fields=Tru
     blackout: Blackout | list[Blackout] = []
     timezone: str = "UTC"
     tenant: str = "default"
+    tags: list[str] = []
     enabled: bool = True
     description: str = ""
     params: dict[str, Any] = {}
@@ -231,11 +234,13 @@ class Schedule(msgspec.Struct, frozen=True, dict=True, forbid_unknown_fields=Tru
     def spec(self) -> dict[str, Any]:
         """What decides the fire times: the part of a schedule that the log keeps, to account for them later.
 
-        Its `tenant` is there for pauses, which may be of a tenant.
+        Its `tenant` is there for pauses, which may be of a tenant, its `tags` for who looks for them.
         """
         spec: dict[str, Any] = {"cron": self.cron, "timezone": self.timezone, "enabled": self.enabled, "dag": self.dag}
         if self.tenant != "default":
             spec["tenant"] = self.tenant
+        if self.tags:
+            spec["tags"] = self.tags
         if self.matrix_of:
             spec["matrix_of"] = self.matrix_of
         if (repeat := self.repeat) is not None:
@@ -257,7 +262,22 @@ class Schedule(msgspec.Struct, frozen=True, dict=True, forbid_unknown_fields=Tru
 
 def timing_of(spec: Mapping[str, Any]) -> dict[str, Any]:
     """Return the part of a spec that decides the fire times; where it changes, a schedule begins anew."""
-    return {key: value for key, value in spec.items() if key not in ("dag", "tenant")}
+    return {key: value for key, value in spec.items() if key not in ("dag", "tenant", "tags")}
+
+
+def tags_of(spec: Mapping[str, Any]) -> list[str]:
+    """Return the tags that a spec on record tells; what another hand wrote and is no text is none."""
+    tags = spec.get("tags")
+    return [tag for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else []
+
+
+def by_tag(specs: Mapping[str, Mapping[str, Any]]) -> dict[str, set[str]]:
+    """Return each tag of these specs, which are by id, with the ids that have it."""
+    found: dict[str, set[str]] = {}
+    for name, spec in specs.items():
+        for tag in tags_of(spec):
+            found.setdefault(tag, set()).add(name)
+    return found
 
 
 def schedule_from_spec(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,12 +27,9 @@ __all__ = ["read_schedule", "schedule_from"]
 
 # The request is one line of the log, 64 KiB with all that else is in it.
 _PARAMS_BYTES = 32 * 1024
+_MOST_TAGS = 20
 # Known words of later versions: refused by name, so that nobody thinks they work.
-# fmt: off
-_LATER = dict.fromkeys((
-    "notify", "tags",
-), "")
-# fmt: on
+_LATER = {"notify": ""}
 _INTERNAL = ("project", "matrix_of", "days", "file", "line")
 
 
@@ -91,6 +89,8 @@ def _wrong(schedule: Schedule, given: Container[str]) -> Iterator[tuple[str, str
         yield "id", f"{schedule.id[:128]!r} is no id; {ID_RULE}"
     if not is_id(schedule.tenant):
         yield "tenant", f"{schedule.tenant[:128]!r} is no id; {ID_RULE}"
+    if schedule.tags:
+        yield from (("tags", f"`tags`: {what}") for what in _wrong_tags(schedule.tags))
     if schedule.params and (size := len(json.dumps(schedule.params))) > _PARAMS_BYTES:
         yield (
             "params",
@@ -101,3 +101,13 @@ def _wrong(schedule: Schedule, given: Container[str]) -> Iterator[tuple[str, str
     yield from wrong_timing(schedule)
     yield from wrong_policies(schedule, given)
     yield from wrong_limits(schedule.priority, schedule.pool)
+
+
+def _wrong_tags(tags: list[str]) -> Iterator[str]:
+    if len(tags) > _MOST_TAGS:
+        yield f"there are {len(tags)}; at most {_MOST_TAGS} are allowed"
+        return
+    yield from (f"{tag[:128]!r} is no id; {ID_RULE}" for tag in tags if not is_id(tag))
+    for tag, times in Counter(tags).items():
+        if times > 1:
+            yield f"{tag[:128]!r} stands there {times} times; write it once"

@@ -6,30 +6,181 @@ It reads the log and /proc only, so it tells the truth when the service is down,
 from __future__ import annotations
 
 import heapq
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
+
+import msgspec
 
 from workers.errors import TickpoolError
-from workers.events import Event, iso
-from workers.process_id import is_alive, recorded_identity
+from workers.events import Event, iso, text_or_none, time_of
+from workers.run_events import is_final
 from workers.segments import LogReader, read_backward
 from workers.settings import Settings
 
 from .history import History, Run
-from .limits import AtWork, is_by_hand, place_of
+from .limits import AtWork, Tenant, is_by_hand, place_of
+from .service_processes import NoService, Service, WorkerFacts, age_s, processes
 
-__all__ = ["EXIT_CODES", "gather", "is_final", "processes"]
+__all__ = [
+    "EXIT_CODES",
+    "Approval",
+    "Drain",
+    "Paused",
+    "ServiceFacts",
+    "Status",
+    "approvals_of",
+    "drain_of",
+    "gather",
+    "health_of",
+    "paused_of",
+    "problems_of",
+]
 
-EXIT_CODES = {"well": 0, "degraded": 1, "down": 2}
+Health = Literal["well", "degraded", "down"]
+EXIT_CODES: dict[Health, int] = {"well": 0, "degraded": 1, "down": 2}
 _SHOWN = 10
 
 
-def gather(settings: Settings, now: datetime, *, limit: int = _SHOWN) -> dict[str, Any]:
-    """Return the state of the service as one JSON-able mapping; docs/reference.md names its keys."""
+class Approval(msgspec.Struct):
+    """What a run asks and nobody has answered; `default` is the answer once `until` has come."""
+
+    run_id: str
+    task_id: str
+    asked_at: str | None
+    message: str | None
+    until: str | None
+    default: str | None
+
+    @property
+    def asked_s(self) -> float | None:
+        """When it was asked, in seconds since the epoch."""
+        return time_of(self.asked_at)
+
+    @property
+    def until_s(self) -> float | None:
+        """Until when it may be answered, in seconds since the epoch."""
+        return time_of(self.until)
+
+
+class Drain(msgspec.Struct):
+    """That nothing starts, and who has said so."""
+
+    since: str | None
+    by: str | None
+    reason: str | None
+
+
+class ServiceFacts(msgspec.Struct):
+    """How the service is: `problems` is a sentence each, why it is not well."""
+
+    health: Health
+    problems: list[str]
+    supervisor: Service | NoService
+    workers: Sequence[WorkerFacts]
+    approvals: list[Approval]
+    drain: Drain | None
+
+
+class QueuedRun(msgspec.Struct):
+    """A run that waits for a worker; `retry_at` is the end of its retry's delay."""
+
+    run_id: str
+    attempt: int
+    retry_at: str | None
+
+
+class Queue(msgspec.Struct):
+    """The runs that wait for a worker: how many, how long the oldest has, and the first of them."""
+
+    depth: int
+    oldest_wait_s: float | None
+    runs: list[QueuedRun]
+
+
+class Wait(msgspec.Struct):
+    """What a task of a parked run waits for: `approval`, `time`, or the `run` of a `run` or a `dag`."""
+
+    task_id: str | None
+    kind: str | None
+    run: str | None
+
+
+class ParkedRun(msgspec.Struct):
+    """A run that waits without a worker; `until` is when time brings it back."""
+
+    run_id: str
+    attempt: int
+    until: str | None
+    waits: list[Wait]
+
+
+class PoolUse(msgspec.Struct):
+    """A pool, and how many of its slots are taken."""
+
+    pool: str
+    slots: int
+    used: int
+
+
+class TenantUse(msgspec.Struct):
+    """A tenant that limits.yaml names, and how many of its runs are at work."""
+
+    tenant: str
+    max_parallel: int | None
+    weight: int
+    used: int
+
+
+class Paused(msgspec.Struct):
+    """A pause that is in force: of a schedule, of a tenant, or, where both are None, of all."""
+
+    schedule_id: str | None
+    tenant: str | None
+    since: str
+    until: str | None
+    by: str | None
+    reason: str | None
+
+    @property
+    def until_s(self) -> float | None:
+        """Until when it is in force, in seconds since the epoch."""
+        return time_of(self.until)
+
+
+class NextFire(msgspec.Struct):
+    """A fire time to come."""
+
+    schedule_id: str
+    minute: str
+    in_s: float
+
+
+class LogSize(msgspec.Struct):
+    """The state log, and the bytes of its newest segment."""
+
+    path: str
+    bytes: int
+
+
+class Status(ServiceFacts):
+    """What `status` tells; docs/reference.md says what each of it is. `last_runs` are `run_finished` events."""
+
+    queue: Queue
+    parked: list[ParkedRun]
+    pools: list[PoolUse]
+    tenants: list[TenantUse]
+    paused: list[Paused]
+    next: list[NextFire]
+    last_runs: list[Event]
+    corrupt_lines: int
+    log: LogSize
+
+
+def gather(settings: Settings, now: datetime, *, limit: int = _SHOWN) -> Status:
+    """Return the state of the service, with so many of each list that may be long."""
     from pathlib import Path
 
     path = Path(settings.state_path)
@@ -37,159 +188,64 @@ def gather(settings: Settings, now: datetime, *, limit: int = _SHOWN) -> dict[st
     history = History(reader.read())
     reader.close()
     supervisor, workers = processes(history, now)
-    status: dict[str, Any] = {
-        "health": "well",
-        "problems": [],
-        "supervisor": supervisor,
-        "workers": workers,
-        "queue": _queue(history, now, limit),
-        "parked": list(_parked(history)),
-        "approvals": list(_approvals(history, now)),
-        "pools": list(_pools(history)),
-        "tenants": list(_tenants(history)),
-        "drain": _drain(history),
-        "paused": list(_paused(history, now)),
-        "next": list(_next_fires(history, now, limit)),
-        "last_runs": list(islice(filter(is_final, read_backward(path)), limit)),
-        "corrupt_lines": reader.corrupt,
-        "log": {"path": str(path), "bytes": path.stat().st_size if path.exists() else 0},
-    }
-    status["problems"] = list(_problems(status, history, settings))
-    if supervisor["pid"] is None:
-        status["health"] = "down"
-    elif status["problems"]:
-        status["health"] = "degraded"
-    return status
+    problems = list(problems_of(history, supervisor, workers, reader.corrupt, str(path)))
+    at_work = _at_work(history)
+    return Status(
+        health=health_of(supervisor, problems),
+        problems=problems,
+        supervisor=supervisor,
+        workers=workers,
+        approvals=[each for run in history.runs.values() for each in approvals_of(run, now)],
+        drain=drain_of(history),
+        queue=_queue(history, now, limit),
+        parked=list(_parked(history)),
+        pools=[PoolUse(name, slots, len(at_work.of_pool(name))) for name, slots in history.limits.pools.items()],
+        tenants=[_tenant(name, tenant, at_work) for name, tenant in history.limits.tenants.items()],
+        paused=list(paused_of(history, now)),
+        next=list(_next_fires(history, now, limit)),
+        last_runs=list(islice(filter(is_final, read_backward(path)), limit)),
+        corrupt_lines=reader.corrupt,
+        log=LogSize(str(path), path.stat().st_size if path.exists() else 0),
+    )
 
 
-def processes(history: History, now: datetime) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Return the service's process and its workers, as they are in the process table."""
-    supervisor = _supervisor(history, now)
-    return supervisor, _workers(history, supervisor["pid"], now)
+def health_of(supervisor: Service | NoService, problems: Sequence[str]) -> Health:
+    """Say in a word how the service is."""
+    if isinstance(supervisor, NoService):
+        return "down"
+    return "degraded" if problems else "well"
 
 
-def is_final(event: Event | None) -> bool:
-    """Say whether an event is the last end of a run: no further attempt follows."""
-    return event is not None and event.get("event") == "run_finished" and not event.get("next_attempt")
-
-
-def _supervisor(history: History, now: datetime) -> dict[str, Any]:
-    event = history.supervisor
-    if event is None:
-        return {"pid": None, "state": "down", "reason": "no service has been started, or it was stopped"}
-    process = recorded_identity(event)
-    if not is_alive(process):
-        return {"pid": None, "state": "down", "reason": f"process {process.pid} is gone without having stopped"}
-    return {
-        "pid": process.pid,
-        "state": "running",
-        "started_at": event["timestamp"],
-        "uptime_s": _age_s(event["timestamp"], now),
-        "dir": event.get("dir"),
-        "max_parallel": event.get("max_parallel"),
-        **_usage(process.pid),
-    }
-
-
-def _usage(pid: int) -> dict[str, Any]:
-    """Return CPU and memory of a process; `cpu_percent` is over its life."""
-    import psutil
-
-    try:
-        process = psutil.Process(pid)
-        with process.oneshot():
-            times = process.cpu_times()
-            cpu_s = times.user + times.system
-            alive_s = max(0.01, time.time() - process.create_time())
-            return {
-                "cpu_s": round(cpu_s, 2),
-                "cpu_percent": round(100 * cpu_s / alive_s, 2),
-                "rss_bytes": process.memory_info().rss,
-            }
-    except psutil.Error:
-        return {"cpu_s": None, "cpu_percent": None, "rss_bytes": None}
-
-
-def _workers(history: History, supervisor_pid: int | None, now: datetime) -> list[dict[str, Any]]:
-    """Return every worker: the service's processes by name, and any process that has a run on record."""
-    import psutil
-
-    running = {run.process.pid: run for run in history.runs.values() if run.process}
-    names: dict[int, str] = {}
-    if supervisor_pid is not None:
-        try:
-            for child in psutil.Process(supervisor_pid).children(recursive=True):
-                if (name := child.name()).startswith("tickpool-w"):
-                    names[child.pid] = name
-        except psutil.Error:
-            pass
-    return [_worker(pid, names.get(pid), running.get(pid), now) for pid in sorted({*names, *running})]
-
-
-def _worker(pid: int, name: str | None, run: Run | None, now: datetime) -> dict[str, Any]:
-    import psutil
-
-    children = 0
-    try:
-        children = len(psutil.Process(pid).children(recursive=True))
-        state = "busy" if run else "idle"
-    except psutil.Error:
-        state = "gone"
-    return {
-        "pid": pid,
-        "name": name,
-        "state": state,
-        "run_id": run.run_id if run else None,
-        "attempt": run.attempt if run else None,
-        "elapsed_s": _age_s(run.started_at, now) if run and run.started_at else None,
-        "children": children,
-        **_usage(pid),
-    }
-
-
-def _queue(history: History, now: datetime, limit: int) -> dict[str, Any]:
+def _queue(history: History, now: datetime, limit: int) -> Queue:
     waiting = [run for run in history.runs.values() if run.status == "queued"]
-    ages = [_age_s(run.request.get("timestamp"), now) for run in waiting]
+    ages = [age_s(run.request.get("timestamp"), now) for run in waiting]
     waits = [age for age in ages if age is not None]
-    return {
-        "depth": len(waiting),
-        "oldest_wait_s": max(waits, default=None),
-        "runs": [{"run_id": run.run_id, "attempt": run.attempt, "retry_at": run.retry_at} for run in waiting[:limit]],
-    }
+    shown = [QueuedRun(run.run_id, run.attempt, run.retry_at) for run in waiting[:limit]]
+    return Queue(len(waiting), max(waits, default=None), shown)
 
 
-def _parked(history: History) -> Iterator[dict[str, Any]]:
+def _parked(history: History) -> Iterator[ParkedRun]:
     """Yield the parked runs, and what each of their tasks waits for."""
     for run in history.runs.values():
         if run.status == "parked" and run.parked is not None:
             listed = run.parked.get("waits")
             waits = [_wait(each) for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
-            yield {"run_id": run.run_id, "attempt": run.attempt, "until": run.parked.get("until"), "waits": waits}
+            yield ParkedRun(run.run_id, run.attempt, text_or_none(run.parked.get("until")), waits)
 
 
-def _wait(row: dict[str, Any]) -> dict[str, Any]:
-    return {"task_id": row.get("task_id"), "kind": row.get("kind"), "run": row.get("run")}
+def _wait(row: dict[str, Any]) -> Wait:
+    return Wait(*(text_or_none(row.get(name)) for name in Wait.__struct_fields__))
 
 
-def _approvals(history: History, now: datetime) -> Iterator[dict[str, Any]]:
-    """Yield the approvals that runs ask for and nobody has given."""
-    for run in history.runs.values():
-        for task_id, question in run.asks(now).items():
-            facts = {name: question.get(name) for name in ("message", "until", "default")}
-            yield {"run_id": run.run_id, "task_id": task_id, "asked_at": question.get("timestamp"), **facts}
+def approvals_of(run: Run, now: datetime) -> Iterator[Approval]:
+    """Yield the approvals that a run asks for and that somebody may still give."""
+    for task_id, asked in run.asks(now).items():
+        facts = (text_or_none(asked.get(name)) for name in ("timestamp", "message", "until", "default"))
+        yield Approval(run.run_id, task_id, *facts)
 
 
-def _pools(history: History) -> Iterator[dict[str, Any]]:
-    at_work = _at_work(history)
-    for pool, slots in history.limits.pools.items():
-        yield {"pool": pool, "slots": slots, "used": len(at_work.of_pool(pool))}
-
-
-def _tenants(history: History) -> Iterator[dict[str, Any]]:
-    at_work = _at_work(history)
-    for name, tenant in history.limits.tenants.items():
-        facts = {"max_parallel": tenant.max_parallel, "weight": tenant.weight}
-        yield {"tenant": name, **facts, "used": len(at_work.of_tenant(name))}
+def _tenant(name: str, tenant: Tenant, at_work: AtWork) -> TenantUse:
+    return TenantUse(name, tenant.max_parallel, tenant.weight, len(at_work.of_tenant(name)))
 
 
 def _at_work(history: History) -> AtWork:
@@ -200,30 +256,28 @@ def _at_work(history: History) -> AtWork:
     return at_work
 
 
-def _drain(history: History) -> dict[str, Any] | None:
-    if history.drain is None:
+def drain_of(history: History) -> Drain | None:
+    """Return the drain that is in force."""
+    event = history.drain
+    if event is None:
         return None
-    return {
-        "since": history.drain.get("timestamp"),
-        "by": history.drain.get("by"),
-        "reason": history.drain.get("reason"),
-    }
+    return Drain(*(text_or_none(event.get(name)) for name in ("timestamp", "by", "reason")))
 
 
-def _paused(history: History, now: datetime) -> Iterator[dict[str, Any]]:
-    """Yield the pauses that are in force; of a schedule, of a tenant, or, where both are None, of all."""
+def paused_of(history: History, now: datetime) -> Iterator[Paused]:
+    """Yield the pauses that are in force."""
     for (kind, name), pause in history.pauses.in_force(now):
-        yield {
-            "schedule_id": name if kind == "schedule" else None,
-            "tenant": name if kind == "tenant" else None,
-            "since": iso(datetime.fromtimestamp(pause.since, UTC)),
-            "until": None if pause.until is None else iso(datetime.fromtimestamp(pause.until, UTC)),
-            "by": pause.by or None,
-            "reason": pause.reason or None,
-        }
+        yield Paused(
+            schedule_id=name if kind == "schedule" else None,
+            tenant=name if kind == "tenant" else None,
+            since=iso(datetime.fromtimestamp(pause.since, UTC)),
+            until=None if pause.until is None else iso(datetime.fromtimestamp(pause.until, UTC)),
+            by=pause.by or None,
+            reason=pause.reason or None,
+        )
 
 
-def _next_fires(history: History, now: datetime, limit: int) -> Iterator[dict[str, Any]]:
+def _next_fires(history: History, now: datetime, limit: int) -> Iterator[NextFire]:
     """Yield the next fire times of the schedules in force, soonest first."""
     from .schedule_model import schedule_from_spec
 
@@ -241,29 +295,30 @@ def _next_fires(history: History, now: datetime, limit: int) -> Iterator[dict[st
                     yield fire.astimezone(UTC), name
 
     for fire, name in heapq.nsmallest(limit, fires()):
-        yield {"schedule_id": name, "minute": iso(fire), "in_s": round((fire - now).total_seconds(), 1)}
+        yield NextFire(name, iso(fire), round((fire - now).total_seconds(), 1))
 
 
-def _problems(status: dict[str, Any], history: History, settings: Settings) -> Iterator[str]:
-    if status["supervisor"]["pid"] is None:
-        yield f"the service is down: {status['supervisor']['reason']}"
-    elif (size := len([w for w in status["workers"] if w["name"]])) < (history.supervisor or {}).get("max_parallel", 0):
-        yield f"{size} worker(s) of {(history.supervisor or {}).get('max_parallel')} are there"
+def problems_of(
+    history: History,
+    supervisor: Service | NoService,
+    workers: Sequence[WorkerFacts],
+    corrupt: int,
+    log: str,
+    *,
+    most_faults: int | None = None,
+) -> Iterator[str]:
+    """Yield why the service is not well, a sentence each; of the configuration's faults at most so many."""
+    if isinstance(supervisor, NoService):
+        yield f"the service is down: {supervisor.reason}"
+    elif (size := sum(bool(worker.name) for worker in workers)) < (supervisor.max_parallel or 0):
+        yield f"{size} worker(s) of {supervisor.max_parallel} are there"
     if history.drain is not None:
         yield f"nothing starts: {history.drain.get('by')} has drained it (`tickpool drain --off` ends that)"
-    for fault in history.faults:
+    for fault in history.faults[:most_faults]:
         place = f"{fault.get('file')}:{fault.get('line')}:{fault.get('col')}"
         yield f"configuration fault at {place}: {fault.get('reason')}"
-    for worker in status["workers"]:
-        if worker["state"] == "gone":
-            yield f"run {worker['run_id']} is open but its process {worker['pid']} is gone"
-    if status["corrupt_lines"]:
-        yield f"{status['corrupt_lines']} corrupt line(s) in {settings.state_path}"
-
-
-def _age_s(timestamp: object, now: datetime) -> float | None:
-    """Return how long ago a time of the log is; None for one that another hand wrote and that is none."""
-    try:
-        return round((now - datetime.fromisoformat(str(timestamp))).total_seconds(), 3)
-    except (ValueError, TypeError):
-        return None
+    for worker in workers:
+        if worker.state == "gone":
+            yield f"run {worker.run_id} is open but its process {worker.pid} is gone"
+    if corrupt:
+        yield f"{corrupt} corrupt line(s) in {log}"

@@ -7,28 +7,82 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+import msgspec
+
 from workers.events import Event, time_of
 from workers.run_events import LAST_WORDS
 
-__all__ = ["tasks_of"]
+__all__ = ["AttemptFacts", "TaskFacts", "tasks_of"]
 
 # One of several instances of a mapped task: `per_region[0]`.
 _INSTANCE = re.compile(r"(?P<task>.+)\[[0-9]+\]")
 
 
-def tasks_of(
-    events: Sequence[Event], needs: Mapping[str, Sequence[str]], attempt: Mapping[str, Any], now: datetime
-) -> Iterator[dict[str, Any]]:
-    """Yield the tasks of an attempt, each behind one that it needs, with its `depth` below that.
+class AttemptFacts(msgspec.Struct):
+    """An attempt of a run; moments as the log has them, lengths in seconds.
 
-    `attempt` has `started_at`, `ended_at` and `status`; `needs` are those of each task, in the order of the DAG.
+    `waited_s` is from when it might have started to its start, or till now; `duration_s` from there to its end, or
+    till now.
     """
+
+    attempt: int
+    asked_at: str | None
+    started_at: str | None
+    ended_at: str | None
+    waited_s: float | None
+    duration_s: float | None
+    status: str
+    reason: str | None
+    worker_pid: int | None
+    dag_version: str | None
+
+    @property
+    def started_s(self) -> float | None:
+        """When it started, in seconds since the epoch."""
+        return time_of(self.started_at)
+
+
+class TaskFacts(msgspec.Struct):
+    """A task of an attempt, or one instance of a task with `foreach`; `depth` is that below one that it needs.
+
+    `after_s` is from the start of the attempt to its first try, `duration_s` from there to its end, or till now.
+    """
+
+    task_id: str
+    depth: int
+    needs: list[str]
+    status: str
+    tries: int
+    exit_code: int | None
+    signal: int | None
+    after_s: float | None
+    duration_s: float | None
+    cpu_s: float | None
+    max_rss_kib: int | None
+    outputs: dict[str, Any]
+    reason: str | None
+    is_hook: bool
+
+    @property
+    def end_s(self) -> float | None:
+        """How long after the start of the attempt it ended, or is now; None for one that has not begun."""
+        return None if self.after_s is None or self.duration_s is None else self.after_s + self.duration_s
+
+    @property
+    def max_rss_bytes(self) -> int | None:
+        """The most memory that it had."""
+        return None if self.max_rss_kib is None else self.max_rss_kib * 1024
+
+
+def tasks_of(
+    events: Sequence[Event], needs: Mapping[str, Sequence[str]], attempt: AttemptFacts, now: datetime
+) -> Iterator[TaskFacts]:
+    """Yield the tasks of an attempt, each behind one that it needs; `needs` has those of each, in the DAG's order."""
     of: dict[str, list[Event]] = {name: [] for name in needs}
     for event in events:
         of.setdefault(str(event.get("task_id")), []).append(event)
     for name, depth in _in_order(list(of), needs):
-        place = {"task_id": name, "depth": depth, "needs": list(needs.get(name, ()))}
-        yield {**place, **_task(of[name], attempt, now)}
+        yield _task(name, depth, list(needs.get(name, ())), of[name], attempt, now)
 
 
 def _in_order(names: Sequence[str], needs: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, int]]:
@@ -50,25 +104,30 @@ def _in_order(names: Sequence[str], needs: Mapping[str, Sequence[str]]) -> Itera
         left += [(each, depth + 1) for each in reversed(below)]
 
 
-def _task(events: Sequence[Event], attempt: Mapping[str, Any], now: datetime) -> dict[str, Any]:
+def _task(
+    name: str, depth: int, needs: list[str], events: Sequence[Event], attempt: AttemptFacts, now: datetime
+) -> TaskFacts:
     starts = [each for each in events if each.get("event") == "task_started"]
     last = _last_word(events)
-    began_s, started_s = time_of(attempt["started_at"]), time_of(starts[0].get("timestamp")) if starts else None
-    ended_s = time_of(last.get("timestamp")) if last else time_of(attempt["ended_at"]) or now.timestamp()
+    began_s, started_s = time_of(attempt.started_at), time_of(starts[0].get("timestamp")) if starts else None
+    ended_s = time_of(last.get("timestamp")) if last else time_of(attempt.ended_at) or now.timestamp()
     outputs = last.get("outputs")
-    return {
-        "status": _status(events, last, attempt),
-        "tries": len(starts),
-        "exit_code": _whole(last.get("exit_code")),
-        "signal": _whole(last.get("signal")),
-        "after_s": None if started_s is None or began_s is None else round(max(0.0, started_s - began_s), 3),
-        "duration_s": None if started_s is None or ended_s is None else round(max(0.0, ended_s - started_s), 3),
-        "cpu_s": _sum(last.get("cpu_user_s"), last.get("cpu_sys_s")),
-        "max_rss_kib": _whole(last.get("max_rss_kib")),
-        "outputs": outputs if isinstance(outputs, dict) else {},
-        "reason": _reason(events, last),
-        "is_hook": any(each.get("hook") is True for each in events),
-    }
+    return TaskFacts(
+        task_id=name,
+        depth=depth,
+        needs=needs,
+        status=_status(events, last, attempt),
+        tries=len(starts),
+        exit_code=_whole(last.get("exit_code")),
+        signal=_whole(last.get("signal")),
+        after_s=None if started_s is None or began_s is None else round(max(0.0, started_s - began_s), 3),
+        duration_s=None if started_s is None or ended_s is None else round(max(0.0, ended_s - started_s), 3),
+        cpu_s=_sum(last.get("cpu_user_s"), last.get("cpu_sys_s")),
+        max_rss_kib=_whole(last.get("max_rss_kib")),
+        outputs=outputs if isinstance(outputs, dict) else {},
+        reason=_reason(events, last),
+        is_hook=any(each.get("hook") is True for each in events),
+    )
 
 
 def _last_word(events: Sequence[Event]) -> Event:
@@ -82,16 +141,16 @@ def _last_word(events: Sequence[Event]) -> Event:
     return last
 
 
-def _status(events: Sequence[Event], last: Event, attempt: Mapping[str, Any]) -> str:
+def _status(events: Sequence[Event], last: Event, attempt: AttemptFacts) -> str:
     """Say how a task is: as it ended; or, in an attempt that is over, that it never did, and began or did not."""
     if last.get("event") == "task_kept":
         return "kept"
     if isinstance(last.get("status"), str):
         return str(last["status"])
     is_started = any(each.get("event") == "task_started" for each in events)
-    if _waits_of(events) and attempt["ended_at"] is None:
+    if _waits_of(events) and attempt.ended_at is None:
         return "waiting"
-    if attempt["ended_at"] is not None:
+    if attempt.ended_at is not None:
         return "unfinished" if is_started else "unstarted"
     if events and events[-1].get("event") == "task_retried":
         return "retrying"

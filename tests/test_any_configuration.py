@@ -30,6 +30,7 @@ WHAT: dict[str, list[Any]] = {
                  {"cron": "0 1 * * *"}, {"from": "2027-01-02", "to": "2026-12-24"}],
     "timezone": ["Europe/Paris", "Europe/Pariss"],
     "tenant": ["acme", "unknown"],
+    "tags": [["billing", "nightly"], "billing", ["a b"], ["a", "a"], []],
     "pool": ["warehouse", "warehose"],
     "enabled": [False],
     "params": [{"region": "eu"}, {"regoin": "eu"}],

@@ -288,7 +288,7 @@ def test_what_is_on_record_has_the_same_fire_times_and_closes_the_same() -> None
 
 def test_next_says_which_fire_times_are_not_run() -> None:
     rows = fires_ahead([hourly(blackout=lunch("defer"))], NOON - MINUTE, count=4)
-    assert [(row["utc"][11:16], row["remark"]) for row in rows] == [
+    assert [(row.utc[11:16], row.remark) for row in rows] == [
         ("12:00", "not run: deferred"),
         ("13:00", "not run: deferred"),
         ("14:00", "not run: deferred"),

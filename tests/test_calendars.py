@@ -161,7 +161,7 @@ def test_next_says_what_is_not_run_and_what_was_moved() -> None:
     skips = daily(calendar={"country": "DE"})
     moves = daily(cron="0 9 25,26 * *", calendar={"country": "DE", "on_holiday": "next_business_day"})
     rows = [*fires_ahead([skips], EVE, count=1), *fires_ahead([moves], EVE, count=1)]
-    assert [row["remark"] for row in rows] == [
+    assert [row.remark for row in rows] == [
         "not run: holiday",
         "in place of Fri 2026-12-25 and Sat 2026-12-26, a holiday",
     ]

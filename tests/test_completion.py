@@ -35,8 +35,8 @@ def demand(shell: str) -> None:
 @pytest.fixture
 def project(service: Service, monkeypatch: pytest.MonkeyPatch) -> Service:
     """Two schedules, an ended run with a task, and an open one; `bin/tickpool` notes what it is given."""
-    for name, tenant in (("alpha", "acme"), ("beta", "globex")):
-        service.schedule(name, "0 0 1 1 *", service.dag("d", "true"), tenant=tenant)
+    for name, tenant, tags in (("alpha", "acme", ["nightly"]), ("beta", "globex", ["billing", "nightly"])):
+        service.schedule(name, "0 0 1 1 *", service.dag("d", "true"), tenant=tenant, tags=tags)
     end = {"run_id": "alpha.20261123T1505Z", "schedule_id": "alpha", "attempt": 1}
     record_event(
         {"event": "schedule_enqueued", "minute": "2026-11-23T15:05:00Z", "dag": "dags/d.yaml", **end}, service.log
@@ -149,6 +149,7 @@ def test_fish_is_offered_the_same(project: Service, line: str, words: list[str])
         ("logs --tail 5 alpha.20261123T1505Z ", ["extract"]),
         ("pause alpha ", ["beta"]),
         ("pause --tenant ", ["acme", "globex"]),
+        ("runs --tag ", ["billing", "nightly"]),
         ("next --dir nowhere ", []),
         ("next --dir ", []),
         ("runs --limit ", []),

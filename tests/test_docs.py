@@ -28,7 +28,6 @@ from scheduler.cron import parse_cron
 from scheduler.limits import Limits, Tenant
 from scheduler.schedule_model import Schedule
 from scheduler.schedules import read_configuration, validate
-from scheduler.status import gather
 from workers.__main__ import add_arguments
 from workers.dag import load_dag
 from workers.dag_model import Dag, Retries, Task, TriggerRule
@@ -237,11 +236,6 @@ def test_the_reference_has_every_field_that_a_run_records(reference: str, exampl
         row = re.search(rf"^\| `{event}` \|.*$", rows, re.MULTILINE)
         assert row, event
         assert keys - common <= set(re.findall(r"`([a-z_]+)`", row[0])), event
-
-
-def test_the_reference_has_every_key_of_status(reference: str, tmp_path: Path) -> None:
-    status = gather(Settings(state_path=str(tmp_path / "none.jsonl")), datetime.now(UTC))
-    assert table_names(section(reference, "`status --json`")) == set(status)
 
 
 def test_the_reference_has_every_public_function(reference: str) -> None:

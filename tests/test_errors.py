@@ -19,6 +19,7 @@ EXAMPLES: dict[str, tuple[object, ...]] = {
     "NoShell": (),
     "BadOutputs": ("33000 bytes of JSON; at most 32768",),
     "BadRequest": ("header `X-A`", "holds a line break"),
+    "BadCertificate": ("No such file or directory",),
     "BadTokens": ("tokens", 2, "write `NAME viewer TOKEN`"),
     "BadWait": ("`file` names no file",),
     "CannotImport": ("jobs.clean:main", "no module named `jobs`"),

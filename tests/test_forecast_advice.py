@@ -20,6 +20,7 @@ from scheduler.forecast.against import compare
 from scheduler.forecast.heat_map import heat_map, shades_for, worst_minutes
 from scheduler.forecast.report import Forecast
 from scheduler.forecast.text import render, render_comparison
+from scheduler.forecast_facts import WorstMinute
 from scheduler.schedule_rules import schedule_from
 from workers.event_log import EventLog
 
@@ -122,7 +123,7 @@ def test_hours_outside_the_span_are_blank_and_days_beyond_a_month_are_counted() 
 def test_the_worst_minutes_are_told_once_for_all_days_and_lie_apart() -> None:
     plan = plan_of(*at_nine(6), {"id": "x", "cron": "5 9 * * *"}, {"id": "y", "cron": "5 9 * * *"}, days=7, workers=1)
     [worst] = worst_minutes(simulate(plan, lasting(120)))
-    assert worst == ("09:00", 5, 6, 5)
+    assert worst == WorstMinute("09:00", 5, 6, 5)
 
 
 # -- for people --------------------------------------------------------------------------------------------------------

@@ -302,11 +302,33 @@ def test_runs_are_those_of_a_schedule_a_tenant_a_time(served: Service) -> None:
     assert re.search(r" success +\d{4}-\d\d-\d\d \d\d:\d\d:\d\d +\d+s +\d\.\ds$", row)
 
 
+def test_runs_are_those_of_schedules_that_have_a_tag_now(served: Service, wait_for: WaitFor) -> None:
+    def ids(*words: str) -> list[str]:
+        return [run["run_id"] for run in json.loads(text(served, "runs", *words, "--json"))]
+
+    def is_known() -> bool:
+        return served.command("runs", "--tag", "billing").returncode == 0
+
+    of_s = asked(served.command("trigger", "s", "--wait"))
+    served.schedule("t", "0 0 1 1 *", "dags/etl.yaml", tags=["billing", "nightly"])
+    wait_for(is_known, what="the tags")
+    (served.root / "good").touch()
+    of_t = asked(served.command("trigger", "t", "--wait"))
+    asked(served.command("run", "dags/etl.yaml"))
+    assert ids("--tag", "billing") == ids("--tag", "nightly", "--status", "success") == [of_t]
+    assert ids("--tag", "billing", "--schedule", "s") == []
+    served.schedule("s", "0 0 1 1 *", "dags/etl.yaml", tags=["billing"])
+    wait_for(lambda: ids("--tag", "billing") == [of_t, of_s], what="the other's runs")
+    done = served.command("runs", "--tag", "biling")
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", "no tag `biling`; did you mean `billing`?\n")
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
         ("runs --schedule ss", "no schedule `ss`; did you mean `s`?"),
         ("runs --tenant tets", "no tenant `tets`; did you mean `test`?"),
+        ("runs --tag x", "no tag `x`; there is none"),
         (
             "runs --since soon",
             "--since 'soon': write a duration such as 7d, or an ISO 8601 time with its zone, such as",

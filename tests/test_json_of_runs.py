@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
+import msgspec
 import pytest
 from service import Service
+
+from scheduler.forecast_facts import ForecastFacts
+from scheduler.run_stats import ScheduleStats
+from scheduler.run_view import RunFacts
+from scheduler.status import Status
+from scheduler.task_view import AttemptFacts, TaskFacts
 
 REFERENCE = (Path(__file__).resolve().parents[1] / "docs" / "reference.md").read_text("utf-8")
 
 
-def documented(title: str) -> dict[str, set[str]]:
-    """Return the keys that each table of a section names, by the list that its head says they are of."""
-    found = re.search(rf"^### `{title} --json`\n(.*?)(?=^##)", REFERENCE, re.MULTILINE | re.DOTALL)
+def documented(title: str) -> dict[str, dict[str, str]]:
+    """Return what each table of a section says of each key, by the list that its head says they are of."""
+    found = re.search(rf"^{title} --json`\n(.*?)(?=^##)", REFERENCE, re.MULTILINE | re.DOTALL)
     assert found, title
-    tables: dict[str, set[str]] = {}
+    tables: dict[str, dict[str, str]] = {}
     for head, rows in re.findall(r"^\| key(.*?) \| is \|\n\|---\|---\|\n((?:\|.*\n)+)", found[1], re.MULTILINE):
-        cells = re.findall(r"^\|([^|]*)\|", rows, re.MULTILINE)
+        cells = re.findall(r"^\|([^|]*)\|(.*)\|$", rows, re.MULTILINE)
         name = re.sub(r" of|`| ", "", head)
-        tables[name] = {key for cell in cells for key in re.findall(r"`([^`]+)`", cell)}
+        tables[name] = {key: told for names, told in cells for key in re.findall(r"`([^`]+)`", names)}
     return tables
 
 
@@ -60,27 +68,65 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @pytest.mark.parametrize("command", ["show", "diff"])
 def test_an_object_has_the_keys_of_the_reference(outputs: dict[str, Any], command: str) -> None:
-    tables = documented(command)
-    assert set(outputs[command]) == tables.pop("")
+    tables = documented(f"### `{command}")
+    assert outputs[command].keys() == tables.pop("").keys()
     for name, keys in tables.items():
         assert outputs[command][name], name
         for row in outputs[command][name]:
-            assert set(row) == keys, name
+            assert row.keys() == keys.keys(), name
 
 
 @pytest.mark.parametrize("command", ["stats", "logs"])
 def test_each_of_a_list_has_the_keys_of_the_reference(outputs: dict[str, Any], command: str) -> None:
     assert outputs[command]
     for row in outputs[command]:
-        assert set(row) == documented(command)[""]
+        assert row.keys() == documented(f"### `{command}")[""].keys()
 
 
 def test_an_end_has_no_key_that_the_reference_lacks_and_all_of_them_have_each(outputs: dict[str, Any]) -> None:
     rows = outputs["runs"]
     assert len(rows) == 2
-    assert set().union(*rows) == documented("runs")[""]
+    assert set().union(*rows) == documented("### `runs")[""].keys()
     assert {row["for_schedule"] for row in rows if "for_schedule" in row} == {"s"}
     assert {row["tenant"] for row in rows} == {"test"}
+
+
+def structs_in(kind: Any) -> Iterator[type[msgspec.Struct]]:
+    """Yield the structs that a field of this type may hold, and those that they hold."""
+    parts = get_args(kind)
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        yield kind
+        parts = tuple(get_type_hints(kind).values())
+    for each in parts:
+        yield from structs_in(each)
+
+
+def keys_of(struct: type[msgspec.Struct]) -> set[str]:
+    """Return the keys of a struct as JSON."""
+    tag = struct.__struct_config__.tag_field
+    return {*struct.__struct_encode_fields__, *([tag] if tag else [])}
+
+
+@pytest.mark.parametrize(
+    ("section", "table", "struct"),
+    [
+        ("## `status", "", Status),
+        ("### `forecast", "", ForecastFacts),
+        ("### `show", "", RunFacts),
+        ("### `show", "attempts", AttemptFacts),
+        ("### `show", "tasks", TaskFacts),
+        ("### `stats", "", ScheduleStats),
+    ],
+)
+def test_the_reference_has_exactly_the_fields_of_what_is_told(
+    section: str, table: str, struct: type[msgspec.Struct]
+) -> None:
+    tables = documented(section)
+    assert tables[table].keys() == keys_of(struct)
+    for name, kind in get_type_hints(struct).items():
+        # What an object holds stands in its row, or in a table of its own.
+        told = tables.get(name) or re.findall(r"`([a-z0-9_]+)`", tables[table][name])
+        assert set().union(*map(keys_of, structs_in(kind))) <= set(told), name
 
 
 def test_quantiles_and_counts_are_numbers_by_name(outputs: dict[str, Any]) -> None:

@@ -608,7 +608,7 @@ def test_a_herd_that_was_spread_is_none(count: int, cron: str) -> None:
 
 
 def test_two_schedules_that_do_the_same_are_told_and_others_are_not() -> None:
-    twin = schedule("0 3 * * *", "twin", params={"a": 1, "b": 2})
+    twin = schedule("0 3 * * *", "twin", params={"a": 1, "b": 2}, tags=["other"])
     first = schedule("0 3 * * *", "first", params={"b": 2, "a": 1})
     others = [
         schedule("0 3 * * *", "other_params", params={"a": 2}),

@@ -37,7 +37,7 @@ def remarks(cron: str, zone: str, *since: int, count: int = 8) -> dict[str, str]
     """Return the remarks on the fire times after a moment in UTC, by their time in the zone."""
     it = schedule(cron, timezone=zone)
     rows = fires_ahead([it], datetime(*since, tzinfo=UTC), count=count)  # type: ignore[misc]
-    return {row["fire_time"]: row["remark"] for row in rows if row["remark"]}
+    return {row.fire_time: row.remark for row in rows if row.remark}
 
 
 # -- what the clock does ---------------------------------------------------------------------------------------------
@@ -47,7 +47,7 @@ def test_a_schedule_that_waits_for_something_else_says_for_what() -> None:
     follows = schedule_from({"id": "report", "dag": "d", "after": ["extract", {"schedule": "rates", "status": "any"}]})
     loads = schedule_from({"id": "orders", "dag": "d", "on_file": {"path": "in/orders.csv"}})
     rows = fires_ahead([follows, loads], NOW, count=3)
-    assert [(row["schedule_id"], row["utc"], row["remark"]) for row in rows] == [
+    assert [(row.schedule_id, row.utc, row.remark) for row in rows] == [
         ("orders", None, "no fire times: it runs when another file lies at in/orders.csv"),
         ("report", None, "no fire times: it runs after `extract` (success) and `rates` (any)"),
     ]
@@ -168,19 +168,19 @@ def test_a_daily_fire_time_has_a_remark_exactly_where_brute_force_sees_a_turn(
 def test_fire_times_come_soonest_first_in_their_zone_and_in_utc() -> None:
     schedules = [schedule("0 9 * * *", "paris", timezone="Europe/Paris"), schedule("30 8 * * *", "utc")]
     rows = fires_ahead(schedules, NOW, count=2)
-    assert [(row["schedule_id"], row["fire_time"], row["utc"]) for row in rows] == [
+    assert [(row.schedule_id, row.fire_time, row.utc) for row in rows] == [
         ("paris", "2026-11-25T09:00:00+01:00", "2026-11-25T08:00:00+00:00"),
         ("utc", "2026-11-25T08:30:00+00:00", "2026-11-25T08:30:00+00:00"),
         ("paris", "2026-11-26T09:00:00+01:00", "2026-11-26T08:00:00+00:00"),
         ("utc", "2026-11-26T08:30:00+00:00", "2026-11-26T08:30:00+00:00"),
     ]
-    assert rows[0]["in_s"] == 71970.0
+    assert rows[0].in_s == 71970.0
 
 
 def test_until_takes_every_fire_time_up_to_and_with_it_and_count_still_bounds() -> None:
     it = schedule("0 * * * *")
     until = datetime(2026, 11, 24, 15, tzinfo=UTC)
-    hours = [row["utc"][11:16] for row in fires_ahead([it], NOW, count=None, until=until)]
+    hours = [row.utc[11:16] for row in fires_ahead([it], NOW, count=None, until=until)]
     assert hours == ["13:00", "14:00", "15:00"]
     assert len(fires_ahead([it], NOW, count=2, until=until)) == 2
 
@@ -192,13 +192,13 @@ def test_a_schedule_without_a_fire_time_says_why() -> None:
         schedule("0 * * * *", "hourly"),
     ]
     rows = fires_ahead(schedules, NOW, count=1, until=NOW + timedelta(hours=2))
-    assert [(row["schedule_id"], row["utc"] is None, row["remark"]) for row in rows] == [
+    assert [(row.schedule_id, row.utc is None, row.remark) for row in rows] == [
         ("hourly", False, None),
         ("later", True, "fires next at 2027-01-01T00:00:00+00:00"),
         ("off", True, "disabled: it does not fire"),
     ]
     [row] = fires_ahead([schedule("0 9 * * *")], datetime(9999, 12, 31, 12, tzinfo=UTC), count=3)
-    assert (row["fire_time"], row["remark"]) == (None, "it never fires again")
+    assert (row.fire_time, row.remark) == (None, "it never fires again")
 
 
 # -- the screen ------------------------------------------------------------------------------------------------------
@@ -239,14 +239,14 @@ def test_no_line_is_wider_than_the_terminal(width: int) -> None:
         schedule("0 9 * * *", "off", enabled=False),
     ]
     rows = fires_ahead(schedules, datetime(2027, 3, 14, tzinfo=UTC), count=3)
-    assert any(row["remark"] for row in rows)
+    assert any(row.remark for row in rows)
     assert all(len(line) <= width for line in render_fires(rows, width).splitlines())
 
 
 def test_a_schedule_without_an_expression_is_shown_in_words() -> None:
     poll = schedule_from({"id": "poll", "every": "90s", "dag": "dags/d.yaml"})
     rows = fires_ahead([poll], NOW, count=1)
-    assert rows[0]["cron"] is None
+    assert rows[0].cron is None
     shown = render_fires(rows, None)
     assert "every 1m30s" in shown
     assert "poll" in shown

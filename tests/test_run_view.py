@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
 from scheduler.run_record import RunRecord
 from scheduler.run_text import render_differences, render_run
-from scheduler.run_view import differences, view, why
+from scheduler.run_view import RunFacts, differences, view, why
 
 NOW = datetime(2026, 11, 23, 15, 10, tzinfo=UTC)
 ASKED = {"event": "schedule_enqueued", "schedule_id": "s", "attempt": 1, "timestamp": "2026-11-23T15:05:00Z"}
@@ -33,7 +33,7 @@ def started(*, ended: bool = False) -> list[dict[str, Any]]:
 def tree(names: list[str], needs: dict[str, list[str]]) -> list[tuple[str, int]]:
     tasks = [task(name, "task_started", number) for number, name in enumerate(names)]
     run = view(RunRecord("r", started(), tasks), needs, NOW)
-    return [(each["task_id"], each["depth"]) for each in run["tasks"]]
+    return [(each.task_id, each.depth) for each in run.tasks]
 
 
 def test_tasks_stand_below_the_first_that_they_need_in_the_order_of_the_dag() -> None:
@@ -56,20 +56,20 @@ def test_a_task_that_will_be_tried_again_has_not_ended() -> None:
         task("a", "task_finished", 5, status="failed", exit_code=1),
         task("a", "task_retried", 5, task_attempt=2),
     ]
-    (shown,) = view(RunRecord("r", started(), tries), {"a": []}, NOW)["tasks"]
-    assert (shown["status"], shown["tries"], shown["exit_code"], shown["after_s"]) == ("retrying", 1, None, 1.0)
+    (shown,) = view(RunRecord("r", started(), tries), {"a": []}, NOW).tasks
+    assert (shown.status, shown.tries, shown.exit_code, shown.after_s) == ("retrying", 1, None, 1.0)
     tries += [task("a", "task_started", 9, task_attempt=2)]
-    (shown,) = view(RunRecord("r", started(), tries), {"a": []}, NOW)["tasks"]
-    assert (shown["status"], shown["tries"]) == ("running", 2)
+    (shown,) = view(RunRecord("r", started(), tries), {"a": []}, NOW).tasks
+    assert (shown.status, shown.tries) == ("running", 2)
     tries += [task("a", "task_finished", 12, status="success", exit_code=0, task_attempt=2)]
-    (shown,) = view(RunRecord("r", started(), tries), {"a": []}, NOW)["tasks"]
-    assert (shown["status"], shown["exit_code"], shown["duration_s"]) == ("success", 0, 9.0)
+    (shown,) = view(RunRecord("r", started(), tries), {"a": []}, NOW).tasks
+    assert (shown.status, shown.exit_code, shown.duration_s) == ("success", 0, 9.0)
 
 
 def test_a_wait_is_counted_from_when_the_attempt_might_have_started() -> None:
     later = {**ASKED, "not_before": "2026-11-23T15:05:01Z"}
-    assert view(RunRecord("r", [later, *started()[1:]]), {}, NOW)["waited_s"] == 1.0
-    assert view(RunRecord("r", [ASKED]), {}, NOW)["waited_s"] == 300.0
+    assert view(RunRecord("r", [later, *started()[1:]]), {}, NOW).waited_s == 1.0
+    assert view(RunRecord("r", [ASKED]), {}, NOW).waited_s == 300.0
 
 
 def test_what_a_run_was_due_for_is_told() -> None:
@@ -107,7 +107,7 @@ def test_fields_of_any_type_are_shown_or_left_out_and_never_a_fault(data: st.Dat
     record = RunRecord("r", misshape(STATE, FIELDS), misshape(TASKS, OF_TASKS))
     needs: dict[str, list[str]] = {"a": [], "b": ["a"]}
     run, other = view(record, needs, NOW), view(RunRecord("r", STATE, TASKS), needs, NOW, attempt=1)
-    json.dumps([run, other])
+    assert all(msgspec.json.decode(msgspec.json.encode(each), type=RunFacts) == each for each in (run, other))
     for width in (None, 40, 80, 200):
         render_run(run, NOW, width)
         render_differences(("r", "r"), differences(run, other), [], width)

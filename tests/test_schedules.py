@@ -59,12 +59,14 @@ def test_all_files_of_a_directory_are_read_in_order(directory: Path) -> None:
 def test_the_whole_format_is_read(directory: Path) -> None:
     (directory / "a.yaml").write_text(
         "- id: daily_report\n  cron: '0 9 * * MON-FRI'\n  timezone: Europe/Paris\n  dag: dags/a.yaml\n"
+        "  tags: [billing, nightly]\n"
         "  tenant: acme-corp\n  description: figures\n  params: {region: eu}\n  overlap: queue\n  catchup: all\n"
         "  catchup_window: 24h\n  timeout: 1h\n  retry_on_crash: true\n"
         "  retries: {max: 2, delay: 10s, backoff: 2, max_delay: 5m, jitter: true}\n"
     )
     [schedule] = load_schedules(directory)
     assert (schedule.tenant, schedule.timezone, schedule.zone.key) == ("acme-corp", "Europe/Paris", "Europe/Paris")
+    assert schedule.tags == ["billing", "nightly"]
     assert (schedule.overlap, schedule.catchup, schedule.catchup_window) == ("queue", "all", timedelta(days=1))
     assert (schedule.params, schedule.timeout) == ({"region": "eu"}, timedelta(hours=1))
     assert (schedule.retries.max, schedule.retries.delay, schedule.retry_on_crash) == (2, timedelta(seconds=10), True)
@@ -106,7 +108,6 @@ def test_a_bad_file_does_not_cost_the_schedules_of_another(directory: Path, capl
         ),
         (GOOD + "  crom: x\n", "4:3 unknown key `crom`; did you mean `cron`?"),
         (GOOD + "  file: x\n", "4:3 unknown key `file`"),
-        (GOOD + "  tags: [a]\n", "4:3 `tags` is not available in this version"),
         (GOOD + "  notify: {on_failure: [ops]}\n", "4:3 `notify` is not available in this version"),
         (GOOD + "  overlap: skipp\n", '4:12 `overlap`: "skipp" is not one of its values; did you mean `skip`?'),
         (
@@ -128,6 +129,16 @@ def test_a_bad_file_does_not_cost_the_schedules_of_another(directory: Path, capl
         (GOOD + "  timeout: soon\n", "4:12 `timeout`: 'soon' is not a duration"),
         (GOOD + "  params: {regoin: eu}\n", "4:11 dag `a` has no param `regoin`; did you mean `region`?"),
         (GOOD + "  tenant: a b\n", "4:11 'a b' is no id"),
+        (GOOD + "  tag: [a]\n", "4:3 unknown key `tag`; did you mean `tags`?"),
+        (GOOD + "  tags: [a, b c]\n", "4:9 `tags`: 'b c' is no id; an id begins with a letter or digit and holds"),
+        (GOOD + "  tags: [a, '']\n", "4:9 `tags`: '' is no id"),
+        (GOOD + "  tags: [a, b, a]\n", "4:9 `tags`: 'a' stands there 2 times; write it once"),
+        (GOOD + "  tags: {a: b}\n", "4:9 `tags`: expected a list of texts, got a mapping"),
+        (GOOD + "  tags: [a, [b]]\n", "4:13 `tags[1]`: expected a text, got a list"),
+        (
+            GOOD + f"  tags: {[f't{number}' for number in range(21)]}\n",
+            "4:9 `tags`: there are 21; at most 20 are allowed",
+        ),
         (GOOD.replace("good", "a/b"), "schedules/a.yaml:1:7: schedule `a/b`: 'a/b' is no id"),
         (GOOD.replace("dags/a.yaml", "dags/b.yaml"), "3:8 no such file 'dags/b.yaml' in "),
         (GOOD.replace("dags/a.yaml", "../a.yaml"), "3:8 '../a.yaml' lies outside the project "),

@@ -137,8 +137,8 @@ def test_an_open_run_without_a_process_is_a_problem(tmp_path: Path) -> None:
     record_event({"event": "run_requested", "run_id": "r", "dag": "d"}, log)
     record_event({"event": "run_started", "run_id": "r", "attempt": 1, "pid": 2**22 - 1, "boot_id": "other"}, log)
     told = gather(Settings(state_path=str(log)), datetime.now(UTC))
-    assert told["workers"][0]["state"] == "gone"
-    assert any("run r is open but its process" in problem for problem in told["problems"])
+    assert told.workers[0].state == "gone"
+    assert any("run r is open but its process" in problem for problem in told.problems)
 
 
 def test_a_spec_or_a_time_that_cannot_be_read_hides_nothing_else(tmp_path: Path) -> None:
@@ -151,8 +151,8 @@ def test_a_spec_or_a_time_that_cannot_be_read_hides_nothing_else(tmp_path: Path)
     record_event({"event": "schedules_loaded", "since": "2026-11-23T15:05:00Z", "specs": specs}, log)
     record_event({"event": "run_requested", "run_id": "r", "dag": "d", "timestamp": "long ago"}, log)
     told = gather(Settings(state_path=str(log)), datetime.now(UTC))
-    assert [row["schedule_id"] for row in told["next"]] == ["fine"]
-    assert told["queue"]["depth"] == 1
+    assert [row.schedule_id for row in told.next] == ["fine"]
+    assert told.queue.depth == 1
 
 
 def test_what_tasks_wrote_reaches_no_terminal_as_control_characters() -> None:

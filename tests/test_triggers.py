@@ -204,6 +204,7 @@ def test_a_record_that_cannot_be_read_is_told_so(spec: dict[str, Any]) -> None:
     ("keys", "change", "is_new"),
     [
         ({"every": "90s"}, {"every": "90s", "dag": "dags/other.yaml"}, False),
+        ({"every": "90s"}, {"every": "90s", "tenant": "acme", "tags": ["a"]}, False),
         ({"every": "90s"}, {"every": "1m30s"}, False),
         ({"every": "90s"}, {"every": "60s"}, True),
         ({"cron": "@daily"}, {"cron": "@daily", "at": ["2026-12-24T18:00:00"]}, True),

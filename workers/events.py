@@ -35,6 +35,7 @@ __all__ = [
     "iso_exact",
     "seq_of",
     "stamp",
+    "text_or_none",
     "time_of",
     "utc_timestamp",
 ]
@@ -87,6 +88,11 @@ def time_of(moment: object) -> float | None:
             instant = datetime.fromisoformat(moment)
             return instant.timestamp() if instant.tzinfo is not None else None
     return None
+
+
+def text_or_none(value: object) -> str | None:
+    """Return a text of the log; None for what is none, or is empty."""
+    return value if isinstance(value, str) and value else None
 
 
 @lru_cache(maxsize=2)

@@ -8,14 +8,24 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from itertools import count
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeGuard
 
 from .errors import TickpoolError
 from .events import Event, iso, time_of
 from .ids import base_of
 from .segments import read_backward
 
-__all__ = ["LAST_WORDS", "Forgotten", "Kept", "ended_before", "events_of_run", "kept_of", "last_words", "newer_than"]
+__all__ = [
+    "LAST_WORDS",
+    "Forgotten",
+    "Kept",
+    "ended_before",
+    "events_of_run",
+    "is_final",
+    "kept_of",
+    "last_words",
+    "newer_than",
+]
 
 # The events that say how a task ended.
 LAST_WORDS = ("task_finished", "task_skipped", "task_kept")
@@ -38,6 +48,11 @@ class Kept(NamedTuple):
     status: Literal["success", "skipped"]
     outputs: dict[str, Any]
     item_mark: str | None = None
+
+
+def is_final(event: Event | None) -> TypeGuard[Event]:
+    """Say whether an event is the last end of a run: no further attempt follows."""
+    return event is not None and event.get("event") == "run_finished" and not event.get("next_attempt")
 
 
 def events_of_run(path: Path, run_id: str, since: str | None = None) -> Iterator[Event]:

@@ -154,6 +154,12 @@ def _tenants(line: _Line) -> Iterable[str]:
     return {schedule.tenant for schedule in read_configuration(line.directory).schedules}
 
 
+def _tags(line: _Line) -> Iterable[str]:
+    from scheduler.schedules import read_configuration
+
+    return {tag for schedule in read_configuration(line.directory).schedules for tag in schedule.tags}
+
+
 def _backfills(_: _Line) -> Iterable[str]:
     from workers.settings import read_settings
 
@@ -203,6 +209,7 @@ _SOURCES: Mapping[str, Callable[[_Line], Iterable[str]]] = {
     "SCHEDULE|DAG": _schedules,
     "ID": _schedules,
     "TENANT": _tenants,
+    "TAG": _tags,
     "BACKFILL": _backfills,
     "RUN": _runs,
     "TASK": _tasks,

@@ -83,7 +83,7 @@ def _request(options: argparse.Namespace) -> Event:
 
 def _cancel(options: argparse.Namespace) -> int:
     from scheduler.control import cancel, cancel_backfill, service_of, signal_cancelled, wake
-    from scheduler.status import is_final
+    from workers.run_events import is_final
     from workers.settings import read_settings
 
     if not (options.run or options.schedule or options.queued or options.backfill):

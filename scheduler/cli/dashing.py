@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 __all__ = ["COMMANDS"]
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
-_MOST_CONNECTIONS = 500
 
 
 class MissingExtra(TickpoolError):
@@ -46,6 +45,13 @@ class OpenToAll(TickpoolError):
         return f"--host {self.args[0]} can be reached by others, and tokens would travel in the clear; {ways}"
 
 
+class BadCertificate(TickpoolError):
+    """A certificate or key that TLS cannot be spoken with: (why,)."""
+
+    def __str__(self) -> str:
+        return f"--tls-cert and --tls-key cannot be used: {self.args[0]}"
+
+
 def _dashboard(options: argparse.Namespace) -> int:
     from workers.settings import read_settings
 
@@ -53,22 +59,20 @@ def _dashboard(options: argparse.Namespace) -> int:
         import uvicorn
 
         from scheduler.web.app import build_app
+        from scheduler.web.connection import MOST_CONNECTIONS, Connection
         from scheduler.web.tokens import make_tokens, read_tokens
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith(("scheduler", "workers")):
             raise
         raise MissingExtra(error.name) from None
     settings = read_settings(os.environ)
+    is_secure = _is_secure(options)
     _demand_port(options.host, options.port)
-    is_secure = options.tls_cert is not None
-    if options.host not in _LOOPBACK and not (is_secure or options.behind_proxy):
-        raise OpenToAll(options.host)
     path = options.tokens or Path(f"{settings.state_path}.tokens")
     if options.tokens is None:
         path.parent.mkdir(parents=True, exist_ok=True)
         make_tokens(path, os.environ.get("USER") or "operator")
-    hosts = {f"{name}:{options.port}" for name in (options.host, "127.0.0.1", "localhost", "[::1]")}
-    hosts |= {name for each in options.allow_host for name in (each, f"{each}:{options.port}")}
+    hosts = _hosts(options, is_secure=is_secure)
     app = build_app(settings, options.dir, read_tokens(path), hosts, is_secure=is_secure or options.behind_proxy)
     config = uvicorn.Config(
         app,
@@ -77,20 +81,51 @@ def _dashboard(options: argparse.Namespace) -> int:
         log_level="warning",
         access_log=False,
         server_header=False,
-        limit_concurrency=_MOST_CONNECTIONS,
+        http=Connection,
+        ws="none",
+        limit_concurrency=MOST_CONNECTIONS,
         timeout_keep_alive=15,
         timeout_graceful_shutdown=2,
         ssl_certfile=options.tls_cert,
         ssl_keyfile=options.tls_key,
         proxy_headers=options.behind_proxy,
+        forwarded_allow_ips=["127.0.0.1", "::1"],
     )
     tell = say_json if options.json else say
-    tell(f"Dashboard at {'https' if is_secure else 'http'}://{options.host}:{options.port}, tokens in {path}")
+    tell(f"Dashboard at {'https' if is_secure else 'http'}://{_shown(options.host)}:{options.port}, tokens in {path}")
     server = uvicorn.Server(config)
     if options.with_pid is not None:
         threading.Thread(target=_stop_with, args=(options.with_pid, server), daemon=True).start()
     server.run()
     return 0 if server.started else 2
+
+
+def _is_secure(options: argparse.Namespace) -> bool:
+    """Say whether TLS is spoken. Raises BadCertificate, OpenToAll."""
+    if options.tls_cert is None and options.tls_key is not None:
+        raise BadCertificate("a key is given, and no certificate")
+    if options.tls_cert is not None:
+        import ssl  # no other command wants it
+
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(options.tls_cert, options.tls_key)
+        except OSError as error:  # ssl.SSLError is one
+            raise BadCertificate(error.strerror or str(error)) from None
+        return True
+    if options.host not in _LOOPBACK and not options.behind_proxy:
+        raise OpenToAll(options.host)
+    return False
+
+
+def _hosts(options: argparse.Namespace, *, is_secure: bool) -> set[str]:
+    """Return what a request may name as its host: a browser leaves out the port where it is the usual one."""
+    names = {_shown(options.host), "127.0.0.1", "localhost", "[::1]", *options.allow_host}
+    is_usual = options.port == (443 if is_secure else 80)
+    return {f"{name}:{options.port}" for name in names} | (names if is_usual else set(options.allow_host))
+
+
+def _shown(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 def _demand_port(host: str, port: int) -> None:

@@ -42,7 +42,7 @@ def _forecast(options: argparse.Namespace) -> int:
     new = _foresee(options.dir, durations, options)
     comparison = compare(_foresee(options.against, durations, options), new) if options.against else None
     if options.json:
-        print_json({**new.as_json(), "against": comparison.as_json() if comparison else None})
+        print_json(new.facts(comparison.facts() if comparison else None))
     elif comparison:
         show(render_comparison(comparison))
     else:

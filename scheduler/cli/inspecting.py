@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from scheduler.moments import read_since
 from workers.ids import is_run_id
@@ -16,6 +15,9 @@ from workers.ids import is_run_id
 from .names import NotThere, UnknownName, UnknownRun, known_runs, known_schedules, read_history
 from .output import can_show, print_json, show, width
 from .parser import Command, whole_number
+
+if TYPE_CHECKING:
+    from scheduler.run_view import RunFacts
 
 __all__ = ["COMMANDS"]
 
@@ -35,7 +37,7 @@ def _show(options: argparse.Namespace) -> int:
     return 0
 
 
-def _view(run_id: str, now: datetime, attempt: int | None = None) -> dict[str, Any]:
+def _view(run_id: str, now: datetime, attempt: int | None = None) -> RunFacts:
     """Return the facts of a run. Raises UnknownRun, NotThere."""
     from scheduler.run_look import look
     from scheduler.run_record import read_record
@@ -59,28 +61,28 @@ def _diff(options: argparse.Namespace) -> int:
     found, dag_diff = list(differences(one, other)), _dag_diff(one, other)
     if options.json:
         rows = [{"what": what, "values": values} for what, *values in found]
-        print_json({"runs": [one["run_id"], other["run_id"]], "differences": rows, "dag_diff": dag_diff})
+        print_json({"runs": [one.run_id, other.run_id], "differences": rows, "dag_diff": dag_diff})
     else:
-        show(render_differences((one["run_id"], other["run_id"]), found, dag_diff, width()))
+        show(render_differences((one.run_id, other.run_id), found, dag_diff, width()))
     return 0
 
 
-def _dag_diff(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+def _dag_diff(one: RunFacts, other: RunFacts) -> list[str]:
     """Return the lines in which the files of two runs' DAGs differ, as diff -u has them; none without both copies."""
     import difflib
 
     from workers.dag_copies import DagGone, copies_of, read_copy
     from workers.settings import read_settings
 
-    versions = (one["dag_version"], other["dag_version"])
-    if None in versions or versions[0] == versions[1]:
+    versions = [run.dag_version for run in (one, other) if run.dag_version is not None]
+    if len(set(versions)) < 2:
         return []
     directory = copies_of(Path(read_settings(os.environ).run_logs_dir))
     try:
         texts = [read_copy(directory, version).decode("utf-8", "replace").splitlines() for version in versions]
     except DagGone:
         return []
-    names = [f"{run['dag']} of {run['run_id']}" for run in (one, other)]
+    names = [f"{run.dag} of {run.run_id}" for run in (one, other)]
     return list(difflib.unified_diff(texts[0], texts[1], names[0], names[1], lineterm=""))
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from scheduler.moments import read_since
 from workers.run_request import STATUSES
 
-from .names import UnknownName, known_schedules, known_tenants, read_history
+from .names import UnknownName, known_schedules, known_tags, known_tenants, read_history
 from .output import fault_row, print_json, say, show, width
 from .parser import Command, add_dir, number, whole_number
 
@@ -39,7 +39,7 @@ def _status(options: argparse.Namespace) -> int:
             print(clear, end="")
             show(render(status, now, width()))
         if not options.watch:
-            return EXIT_CODES[status["health"]]
+            return EXIT_CODES[status.health]
         import time
 
         time.sleep(options.watch)
@@ -49,17 +49,19 @@ def _runs(options: argparse.Namespace) -> int:
     from itertools import islice
 
     from scheduler.state_store import last_events
-    from scheduler.status import is_final
     from scheduler.status_text import render_runs
-    from workers.run_events import newer_than
+    from workers.run_events import is_final, newer_than
 
     now = datetime.now(UTC)
     since = read_since("--since", options.since, now) if options.since else None
+    tagged = _schedules_with(options.tag) if options.tag else None
 
     def is_wanted(event: Event) -> bool:
+        schedule_id = event.get("schedule_id") or event.get("for_schedule")
         return (
             is_final(event)
-            and options.schedule in (None, event.get("schedule_id") or event.get("for_schedule"))
+            and options.schedule in (None, schedule_id)
+            and (tagged is None or str(schedule_id) in tagged)
             and options.status in (None, event.get("status"))
             and options.tenant in (None, event.get("tenant") or "default")
         )
@@ -73,6 +75,16 @@ def _runs(options: argparse.Namespace) -> int:
     else:
         show(render_runs(found, now, width()))
     return 0
+
+
+def _schedules_with(tag: str) -> set[str]:
+    """Return the schedules in force that have a tag. Raises UnknownName."""
+    from workers.settings import read_settings
+
+    tags = known_tags(read_history(read_settings(os.environ)))
+    if tag not in tags:
+        raise UnknownName("tag", tag, list(tags))
+    return tags[tag]
 
 
 def _demand_names(options: argparse.Namespace) -> None:
@@ -138,6 +150,7 @@ def _add_status(parser: argparse.ArgumentParser) -> None:
 def _add_runs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--schedule", metavar="ID", help="of one schedule, those that somebody asked for too")
     parser.add_argument("--tenant", metavar="TENANT", help="of one tenant")
+    parser.add_argument("--tag", metavar="TAG", help="of the schedules that have this tag now")
     parser.add_argument("--status", choices=STATUSES, metavar="STATUS", help="with one outcome, such as failed")
     parser.add_argument("--since", metavar="T", help="ended since this ISO time, or in the last while, such as 2h")
     parser.add_argument(

@@ -12,7 +12,10 @@ if TYPE_CHECKING:
     from scheduler.history import History
     from workers.settings import Settings
 
-__all__ = ["NotThere", "UnknownName", "UnknownRun", "known_runs", "known_schedules", "known_tenants", "read_history"]
+__all__ = [
+    "NotThere", "UnknownName", "UnknownRun", "known_runs", "known_schedules", "known_tags", "known_tenants",
+    "read_history",
+]  # fmt: skip
 
 _KNOWN = 1000
 
@@ -77,3 +80,10 @@ def known_tenants(history: History) -> list[str]:
         *history.limits.tenants,
     )
     return sorted({name for name in named if isinstance(name, str)})
+
+
+def known_tags(history: History) -> dict[str, set[str]]:
+    """Return the tags of the schedules in force, and the schedules that have each."""
+    from scheduler.schedule_model import by_tag
+
+    return by_tag({name: state.spec for name, state in history.schedules.items()})

@@ -65,7 +65,7 @@ def follow_run(store: StateStore, decide: Callable[[History], Sequence[Event]], 
     `options` has `wait`, `follow` and `json`. Return the exit code: 1 for an end, once waited for, that is no success.
     """
     from scheduler.control import wake_service
-    from scheduler.status import is_final
+    from workers.run_events import is_final
     from workers.segments import LogReader
     from workers.settings import read_settings
 

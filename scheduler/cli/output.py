@@ -10,6 +10,8 @@ import sys
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
+
 from workers.terminal import clean, clean_lines
 
 __all__ = ["can_show", "complain", "fault_row", "has_colours", "print_json", "say", "say_json", "show", "width"]
@@ -68,8 +70,12 @@ def say_json(line: str) -> None:
 
 
 def print_json(value: object) -> None:
-    """Print a value as JSON for people and programs."""
-    print(json.dumps(value, indent=2, default=str))
+    """Print a value as JSON for people and programs; structs as objects of their fields."""
+    print(json.dumps(value, indent=2, default=_plain))
+
+
+def _plain(value: object) -> object:
+    return msgspec.to_builtins(value) if isinstance(value, msgspec.Struct) else str(value)
 
 
 def fault_row(fault: Any) -> dict[str, Any]:

@@ -7,17 +7,17 @@ import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import accumulate
-from typing import NamedTuple
 
 import msgspec
 
 from scheduler.cron import InvalidCron
+from scheduler.forecast_facts import Advice
 from scheduler.schedule_model import Schedule
 
 from .figures import Outcome
 from .simulation import Choose, Plan, play
 
-__all__ = ["Advice", "advise", "with_minute"]
+__all__ = ["advise", "with_minute"]
 
 _MOST = 8
 _ROUNDS = 3
@@ -26,16 +26,6 @@ _DAY_MINUTES = 1440
 _LEAST_S = 1.0
 _BETTER = 0.9
 _FIXED = re.compile(r"(\s*)(\d{1,2})(\s+\S+\s+\S+\s+\S+\s+\S+\s*)")
-
-
-class Advice(NamedTuple):
-    """A schedule's expression and a better one, with the mean wait of its runs on the fullest day under both."""
-
-    schedule_id: str
-    cron: str
-    proposed: str
-    wait_s: float
-    proposed_wait_s: float
 
 
 def with_minute(schedule: Schedule, minute: int) -> Schedule | None:

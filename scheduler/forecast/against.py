@@ -3,33 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from scheduler.forecast_facts import ComparisonFacts, Difference, Measures
 
 from .figures import Outcome, quantile
 from .report import Forecast
 
-__all__ = ["Comparison", "Difference", "compare"]
+__all__ = ["Comparison", "compare"]
 
 # A p95 wait counts as greater when it is by a tenth and by so much: of all runs, and of one schedule.
 _TOLERANCE = 1.1
 _ALL_S, _ONE_S = 1.0, 60.0
-
-
-class Measures(NamedTuple):
-    """What a configuration is judged by; None where a schedule is not in it."""
-
-    runs: int
-    skipped: int
-    deadline_misses: int
-    wait_p95_s: float
-
-
-class Difference(NamedTuple):
-    """A schedule whose measures are not the same in both; None: it is not in that one."""
-
-    schedule_id: str
-    old: Measures | None
-    new: Measures | None
 
 
 class Comparison(NamedTuple):
@@ -40,20 +25,9 @@ class Comparison(NamedTuple):
     differences: list[Difference]
     worse: list[str]
 
-    def as_json(self) -> dict[str, Any]:
-        """Return it as plain data."""
-        return {
-            "is_worse": bool(self.worse),
-            "worse": self.worse,
-            "differences": [
-                {
-                    "schedule_id": each.schedule_id,
-                    "old": each.old._asdict() if each.old else None,
-                    "new": each.new._asdict() if each.new else None,
-                }
-                for each in self.differences
-            ],
-        }
+    def facts(self) -> ComparisonFacts:
+        """Return what it tells."""
+        return ComparisonFacts(bool(self.worse), self.worse, self.differences)
 
 
 def compare(old: Forecast, new: Forecast) -> Comparison:
@@ -96,7 +70,8 @@ def _worse_in_all(old: Outcome, new: Outcome) -> Iterable[str]:
 
 
 def _worse_for_one(pairs: Iterable[Difference]) -> Iterable[str]:
-    for name, old, new in pairs:
+    for each in pairs:
+        name, old, new = each.schedule_id, each.old, each.new
         if old is not None and new is not None and _is_longer(old.wait_p95_s, new.wait_p95_s, _ONE_S):
             yield f"p95 wait of `{name}`: {old.wait_p95_s:.1f} s -> {new.wait_p95_s:.1f} s"
 

@@ -8,12 +8,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import chain
-from typing import Any
 
+from scheduler.forecast_facts import ScheduleForecast, Waits
 from scheduler.history import epoch
 from workers.events import Event
 
-__all__ = ["ON_DEADLINE", "Outcome", "ScheduleFigures", "quantile"]
+__all__ = ["ON_DEADLINE", "Outcome", "ScheduleFigures", "quantile", "waits_of"]
 
 # What the runs of `on_deadline` are counted as; no schedule has such an id.
 ON_DEADLINE = "(on_deadline)"
@@ -37,18 +37,18 @@ class ScheduleFigures:
         """How many fire times never run: skipped, missed, or too late to start."""
         return self.skipped.total() + self.missed.total() + self.cancelled["start_deadline"]
 
-    def as_json(self) -> dict[str, Any]:
-        """Return them as `--json` shows them; seconds with three digits."""
-        return {
-            "runs": self.runs,
-            "wait_s": waits_as_json(sorted(self.waits_s)),
-            "skipped": dict(self.skipped),
-            "missed": dict(self.missed),
-            "cancelled": dict(self.cancelled),
-            "deadline_misses": self.deadline_misses,
-            "timeouts": self.timeouts,
-            "busy_s": round(self.busy_s, 3),
-        }
+    def facts(self) -> ScheduleForecast:
+        """Return what is told of them; seconds with three digits."""
+        return ScheduleForecast(
+            runs=self.runs,
+            wait_s=waits_of(sorted(self.waits_s)),
+            skipped=dict(self.skipped),
+            missed=dict(self.missed),
+            cancelled=dict(self.cancelled),
+            deadline_misses=self.deadline_misses,
+            timeouts=self.timeouts,
+            busy_s=round(self.busy_s, 3),
+        )
 
 
 class Outcome:
@@ -206,14 +206,10 @@ def quantile(ordered: Sequence[float], percent: int) -> float:
     return ordered[(len(ordered) * percent - 1) // 100] if ordered else 0.0
 
 
-def waits_as_json(ordered: Sequence[float]) -> dict[str, float]:
-    """Return the middle, the 95th percentile and the longest of ordered waits."""
+def waits_of(ordered: Sequence[float]) -> Waits:
+    """Return the middle, the 95th percentile and the longest of ordered waits, with three digits."""
     longest = ordered[-1] if ordered else 0.0
-    return {
-        "p50": round(quantile(ordered, 50), 3),
-        "p95": round(quantile(ordered, 95), 3),
-        "max": round(longest, 3),
-    }
+    return Waits(round(quantile(ordered, 50), 3), round(quantile(ordered, 95), 3), round(longest, 3))
 
 
 def _minutes(start_s: float, end_s: float) -> Iterator[tuple[int, float]]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import NamedTuple
 
+from scheduler.forecast_facts import WorstMinute
+
 from .figures import Outcome
 
-__all__ = ["Shades", "WorstMinute", "heat_map", "shades_for", "worst_minutes"]
+__all__ = ["Shades", "heat_map", "shades_for", "worst_minutes"]
 
 _MOST_DAYS = 31
 _APART_MINUTES = 30
@@ -35,15 +37,6 @@ def shades_for(encoding: str | None) -> Shades:
     except (UnicodeEncodeError, LookupError):
         return Shades(_ASCII)
     return Shades(_BLOCKS)
-
-
-class WorstMinute(NamedTuple):
-    """A time of day (UTC, `09:00`) with the longest queue it ever has, how many fire then, and on how many days."""
-
-    time: str
-    deepest: int
-    due: int
-    days: int
 
 
 def heat_map(outcome: Outcome, shades: Shades) -> list[str]:

@@ -1,14 +1,14 @@
-"""The forecast as a whole: the figures, what they were made from, and what follows from them; as `--json` shows it."""
+"""The forecast as a whole: the figures, what they were made from, and what follows from them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from scheduler.forecast_facts import Advice, ComparisonFacts, ForecastFacts, HourFigures
 from workers.events import iso
 
-from .advice import Advice
-from .figures import Outcome, ScheduleFigures, waits_as_json
+from .figures import Outcome, ScheduleFigures, waits_of
 from .heat_map import worst_minutes
 
 __all__ = ["LONG_S", "Forecast"]
@@ -26,34 +26,35 @@ class Forecast(NamedTuple):
     assumed_s: float
     advice: Sequence[Advice] = ()
 
-    def as_json(self) -> dict[str, Any]:
-        """Return it as plain data; times are UTC, seconds have three digits."""
+    def facts(self, against: ComparisonFacts | None = None) -> ForecastFacts:
+        """Return what it tells; times are UTC, seconds have three digits."""
         outcome = self.outcome
         waits_s = outcome.waits_s()
         names = sorted(outcome.schedules)
-        return {
-            "begin": iso(outcome.begin),
-            "until": iso(outcome.until),
-            "workers": outcome.workers,
-            "schedules": self.schedules,
-            "assumed_s": self.assumed_s,
-            "without_history": list(self.unknown),
-            "runs": outcome.runs,
-            "wait_s": waits_as_json(waits_s),
-            "long_waits": sum(wait_s > LONG_S for wait_s in waits_s),
-            "skipped": dict(outcome.skipped),
-            "missed": dict(outcome.missed),
-            "cancelled": dict(outcome.cancelled),
-            "deadline_misses": outcome.deadline_misses,
-            "timeouts": sum(each.timeouts for each in outcome.schedules.values()),
-            "utilisation": round(outcome.utilisation, 4),
-            "waiting_at_end": outcome.waiting_at_end,
-            "running_at_end": outcome.running_at_end,
-            "hours": [_hour(outcome, first) for first in range(0, len(outcome.busy_s), 60)],
-            "worst_minutes": [each._asdict() for each in worst_minutes(outcome)],
-            "advice": [each._asdict() for each in self.advice],
-            "by_schedule": {name: outcome.schedules[name].as_json() for name in names},
-        }
+        return ForecastFacts(
+            begin=iso(outcome.begin),
+            until=iso(outcome.until),
+            workers=outcome.workers,
+            schedules=self.schedules,
+            assumed_s=self.assumed_s,
+            without_history=list(self.unknown),
+            runs=outcome.runs,
+            wait_s=waits_of(waits_s),
+            long_waits=sum(wait_s > LONG_S for wait_s in waits_s),
+            skipped=dict(outcome.skipped),
+            missed=dict(outcome.missed),
+            cancelled=dict(outcome.cancelled),
+            deadline_misses=outcome.deadline_misses,
+            timeouts=sum(each.timeouts for each in outcome.schedules.values()),
+            utilisation=round(outcome.utilisation, 4),
+            waiting_at_end=outcome.waiting_at_end,
+            running_at_end=outcome.running_at_end,
+            hours=[_hour(outcome, first) for first in range(0, len(outcome.busy_s), 60)],
+            worst_minutes=worst_minutes(outcome),
+            advice=list(self.advice),
+            by_schedule={name: outcome.schedules[name].facts() for name in names},
+            against=against,
+        )
 
     def worst(self, most: int) -> list[tuple[str, ScheduleFigures]]:
         """Return the schedules that fare worst: missed deadlines, then what never ran, then the longest waits."""
@@ -65,12 +66,12 @@ def _badness(figures: ScheduleFigures) -> tuple[int, int, float]:
     return figures.deadline_misses, figures.lost, max(figures.waits_s, default=0.0)
 
 
-def _hour(outcome: Outcome, first: int) -> dict[str, Any]:
+def _hour(outcome: Outcome, first: int) -> HourFigures:
     minutes = slice(first, first + 60)
-    return {
-        "begin": iso(outcome.minute(first)),
-        "due": sum(outcome.due[minutes]),
-        "busy_s": round(sum(outcome.busy_s[minutes]), 3),
-        "queued_s": round(sum(outcome.queued_s[minutes]), 3),
-        "deepest": max(outcome.deepest[minutes]),
-    }
+    return HourFigures(
+        begin=iso(outcome.minute(first)),
+        due=sum(outcome.due[minutes]),
+        busy_s=round(sum(outcome.busy_s[minutes]), 3),
+        queued_s=round(sum(outcome.queued_s[minutes]), 3),
+        deepest=max(outcome.deepest[minutes]),
+    )

@@ -6,10 +6,13 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from textwrap import fill, indent
 
+from msgspec.structs import astuple
+
+from scheduler.forecast_facts import Difference, Measures
 from scheduler.text import table
 from workers.units import Duration
 
-from .against import Comparison, Difference, Measures
+from .against import Comparison
 from .figures import quantile
 from .heat_map import Shades, heat_map, worst_minutes
 from .report import LONG_S, Forecast
@@ -154,7 +157,7 @@ def _changes(each: Difference) -> list[str]:
         assert only is not None
         mark = "+" if each.old is None else "-"
         return [f"{mark}{only.runs:,}", str(only.skipped), str(only.deadline_misses), _span(only.wait_p95_s)]
-    numbers = zip(each.old[:3], each.new[:3], strict=True)
+    numbers = list(zip(astuple(each.old), astuple(each.new), strict=True))[:3]
     counts = [f"{old:,}" if old == new else f"{old:,} -> {new:,}" for old, new in numbers]
     old_s, new_s = _span(each.old.wait_p95_s), _span(each.new.wait_p95_s)
     return [*counts, old_s if old_s == new_s else f"{old_s} -> {new_s}"]

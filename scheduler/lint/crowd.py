@@ -12,7 +12,7 @@ import msgspec
 
 from scheduler.cron import Cron
 from scheduler.expressions import Expression, clock_expressions
-from scheduler.schedule_model import Schedule
+from scheduler.schedule_model import Schedule, timing_of
 
 from .finding import Finding, Slip, about, about_expression
 
@@ -73,7 +73,7 @@ def _fire_key(schedule: Schedule) -> Hashable:
 
 def _times(schedule: Schedule) -> str:
     """Return what the schedule says about its fire times, as text."""
-    return json.dumps({**schedule.spec, "dag": "", "matrix_of": ""}, sort_keys=True, default=str)
+    return json.dumps({**timing_of(schedule.spec), "matrix_of": ""}, sort_keys=True, default=str)
 
 
 def _days_and_times(expression: Expression) -> Hashable:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager, suppress
+from http import HTTPStatus
 from pathlib import Path
 
 from starlette.applications import Starlette
@@ -18,10 +19,10 @@ from starlette.staticfiles import StaticFiles
 
 from workers.settings import Settings
 
-from . import api, health_pages, login, pages, run_api, run_pages, schedule_api, schedule_pages, stream
+from . import api, health_pages, login, metrics, pages, run_pages, schedule_pages, stream
 from .desk import Desk
 from .feed import Feed
-from .gate import Gate
+from .gate import MAX_BODY, Gate
 from .problems import Problem, problem
 from .tokens import Tokens
 
@@ -35,16 +36,18 @@ def build_app(
 ) -> Starlette:
     """Return the dashboard of a log and a directory of schedules, as it is called by these hosts (`name:port`)."""
     feed = Feed(settings)
+    desk = Desk(feed, directory)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-        following = asyncio.create_task(feed.run())
+        tasks = [asyncio.create_task(feed.run()), asyncio.create_task(desk.processes.watch(feed))]
         try:
             yield
         finally:
-            following.cancel()
-            with suppress(asyncio.CancelledError):
-                await following
+            for each in tasks:
+                each.cancel()
+                with suppress(asyncio.CancelledError):
+                    await each
 
     app = Starlette(
         routes=[
@@ -54,17 +57,18 @@ def build_app(
             *schedule_pages.ROUTES,
             *health_pages.ROUTES,
             *stream.ROUTES,
-            Mount("/api/v1", routes=[*api.ROUTES, *run_api.ROUTES, *schedule_api.ROUTES]),
+            *metrics.ROUTES,
+            api.mount(),
             Mount("/static", StaticFiles(directory=_STATIC)),
         ],
-        middleware=[
-            Middleware(Gate, tokens=tokens, hosts=hosts, is_secure=is_secure),
-            Middleware(GZipMiddleware, minimum_size=1000),
-        ],
-        exception_handlers={Problem: _problem, HTTPException: _http_error},
+        middleware=[Middleware(GZipMiddleware, minimum_size=1000)],
+        exception_handlers={Problem: _problem, HTTPException: _http_error, Exception: _fault},
         lifespan=lifespan,
+        max_body_size=MAX_BODY,
     )
-    app.state.desk = Desk(feed, directory, tokens)
+    app.state.desk = desk
+    # Around all of it: what is answered when a handler fails has its headers, too.
+    app.middleware_stack = Gate(app.build_middleware_stack(), tokens, hosts, is_secure=is_secure)
     return app
 
 
@@ -77,4 +81,13 @@ async def _problem(request: Request, error: Exception) -> Response:
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return await _problem(request, Problem(error.status_code, error.detail))
+    title = HTTPStatus(error.status_code).phrase
+    if pages.wants_html(request):
+        return pages.error_page(request, error.status_code, title, "" if error.detail == title else error.detail)
+    detail = f"{request.method} {request.url.path[:200]}" if error.detail == title else error.detail
+    return problem(error.status_code, title, detail, error.headers)
+
+
+async def _fault(_request: Request, _error: Exception) -> Response:
+    # The server writes the error to its own stderr; whoever asked learns nothing of it.
+    return problem(500, "A fault of the dashboard", "its own log says more")

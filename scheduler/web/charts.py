@@ -14,7 +14,7 @@ from markupsafe import Markup, escape
 
 from scheduler.text import span
 
-from .day_counts import BAD, Day
+from .period_counts import BAD, Day
 from .views.forecast import HourLoad
 from .views.schedule import Series
 from .views.schedules import Outcome

@@ -8,7 +8,7 @@ from markupsafe import Markup, escape
 
 from scheduler.web.views.figures import Bin
 
-__all__ = ["bars", "line", "meter", "strip"]
+__all__ = ["bars", "lane", "line", "meter", "strip", "track"]
 
 
 def strip(bins: Sequence[Bin], height: int = 48) -> Markup:
@@ -67,6 +67,31 @@ def meter(value: float | None, low: float | None, high: float | None, label: str
     return _svg("meter", 100, 8, f"{_rect(0, 2, 100 * value / whole, 4, kind)}{marks}", label)
 
 
+def lane(runs: Sequence[int], failures: Sequence[int], *, is_open: bool, label: str) -> Markup:
+    """Draw what ran in each part of a time: the taller the more, where some failed over all the height."""
+    top = max(runs, default=0) or 1
+    good, bad = [], []
+    for number, (count, failed) in enumerate(zip(runs, failures, strict=True)):
+        if failed:
+            bad.append(f"M{number} 0h.82v16h-.82z")
+        elif count:
+            tall = 5 + 6 * count / top
+            good.append(f"M{number} {15 - tall:.1f}h.82v{tall:.1f}h-.82z")
+    newest = f'<path class="open" d="M{len(runs)} 4h1v11h-1z"/>' if is_open else ""
+    drawn = f'<path class="good" d="{"".join(good)}"/><path class="bad" d="{"".join(bad)}"/>{newest}'
+    return _svg("lane", len(runs) + 1, 16, drawn, label)
+
+
+def track(moments_s: Sequence[float], length_s: float, label: str) -> Markup:
+    """Draw moments, in seconds from now, on a line as long as a time; the first of them taller."""
+    within = [each for each in moments_s if 0 <= each <= length_s]
+    marks = "".join(
+        f"M{1000 * each / length_s:.0f} {4 if number else 1}v{8 if number else 14}"
+        for number, each in enumerate(within)
+    )
+    return _svg("track", 1000, 16, f'<path class="axis" d="M0 8h1000"/><path class="fire" d="{marks}"/>', label)
+
+
 def _rect(x: float, y: float, width: float, height: float, kind: str) -> str:
     if height <= 0 or width <= 0:
         return ""
@@ -74,8 +99,8 @@ def _rect(x: float, y: float, width: float, height: float, kind: str) -> str:
 
 
 def _dot(point: str) -> str:
-    x, _, y = point.partition(",")
-    return f'<circle cx="{x}" cy="{y}" r="0.6"/>'
+    """Draw a point: a line of no length, whose round ends no stretching of the chart deforms."""
+    return f'<polyline points="{point} {point}"/>'
 
 
 def _svg(name: str, width: int, height: int, parts: str, label: str) -> Markup:

@@ -20,9 +20,10 @@ from workers.events import Event, decode_lines
 from workers.segments import Chunk, LogReader
 from workers.settings import Settings
 
-from .day_counts import DayCounts
 from .fire_times import FireTimes
 from .incidents import Incidents
+from .period_counts import PeriodCounts
+from .run_ends import RunEnds
 from .run_index import RunIndex
 
 __all__ = ["Change", "Feed"]
@@ -50,11 +51,15 @@ class Feed:
         self.index = RunIndex()
         self.fire_times = FireTimes()
         self.incidents = Incidents()
-        self.days = DayCounts()
+        self.days = PeriodCounts()
+        self.lanes = PeriodCounts()
+        self.ends = RunEnds()
         # How often schedules were loaded: who keeps what depends on their specs makes it anew when it has grown.
         self.loads = 0
         self.recent: deque[Event] = deque(maxlen=_RING)
         self.seq = 0
+        # Counts what was told: as long as it stays, so does all that the logs say.
+        self.version = 0
         self.corrupt = 0
         self.is_caught_up = False
         self.read_bytes = 0
@@ -75,7 +80,9 @@ class Feed:
             async for chunk in self._in_slices(self._past):
                 rows = self.index.take(chunk)
                 self.days.note(rows)
+                self.lanes.note(rows)
                 self.incidents.take(chunk)
+                self.ends.take(chunk)
                 runs.update(row.run_id for row in rows)
             async for chunk in self._in_slices(self._tasks):
                 runs |= self.index.take_tasks(chunk)
@@ -106,6 +113,7 @@ class Feed:
         self._tell(Change(self.seq, frozenset(), frozenset()))
 
     def _tell(self, change: Change) -> None:
+        self.version += 1
         for queue in self._listeners:
             if queue.full():
                 queue.get_nowait()

@@ -16,14 +16,19 @@ from workers.errors import TickpoolError
 
 __all__ = ["Fire", "FireTimes"]
 
+_HOUR_S = 3600.0
+# A drawing an hour long has no room for more.
+_MOST_LATER = 240
+
 _UNREADABLE = (TickpoolError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError, OSError)
 
 
 class Fire(msgspec.Struct):
-    """A fire time to come, in seconds since the epoch."""
+    """The next fire time of a schedule, in seconds since the epoch, and those that follow within an hour."""
 
     schedule_id: str
     at_s: float
+    later_s: list[float] = []
 
 
 class FireTimes:
@@ -33,6 +38,7 @@ class FireTimes:
         self._schedules: dict[str, tuple[dict[str, Any], Schedule | None]] = {}
         self._next: dict[str, float | None] = {}
         self._words: dict[str, tuple[Schedule, str]] = {}
+        self._later: dict[str, tuple[float, list[float]]] = {}
 
     def schedule(self, history: History, name: str) -> Schedule | None:
         """Return a schedule that is in force; None for one that is not there, or whose spec cannot be read."""
@@ -66,6 +72,7 @@ class FireTimes:
         for name in [name for name in self._next if name not in history.schedules]:
             del self._next[name], self._schedules[name]
             self._words.pop(name, None)
+            self._later.pop(name, None)
         for name, state in history.schedules.items():
             schedule = self.schedule(history, name)
             known = self._next.get(name, 0.0)
@@ -85,13 +92,29 @@ class FireTimes:
         return self._next.get(name)
 
     def soonest(self, history: History, now: datetime, limit: int) -> list[Fire]:
-        """Return the next fire times of the schedules that are not paused, soonest first; one of each."""
+        """Return the next fire times of the schedules that are not paused, soonest first, one of each."""
         found = heapq.nsmallest(
             4 * limit,
             ((at_s, name) for name, at_s in self._next.items() if at_s is not None and at_s > now.timestamp()),
         )
-        fires = [Fire(name, at_s) for at_s, name in found if not self._is_held(history, name, at_s, now)]
-        return fires[:limit]
+        fires = [(name, at_s) for at_s, name in found if not self._is_held(history, name, at_s, now)]
+        return [Fire(name, at_s, self._following(history, name, at_s)) for name, at_s in fires[:limit]]
+
+    def _following(self, history: History, name: str, first_s: float) -> list[float]:
+        """Return the fire times of an hour behind the next one; worked out once for each next one."""
+        known = self._later.get(name)
+        schedule = self.schedule(history, name)
+        if schedule is None or (known is not None and known[0] == first_s):
+            return known[1] if known is not None else []
+        later_s: list[float] = []
+        at: datetime | None = datetime.fromtimestamp(first_s, schedule.zone)
+        with suppress(*_UNREADABLE):
+            while len(later_s) < _MOST_LATER and at is not None and (at := schedule.fires.next(at)) is not None:
+                if at.timestamp() > first_s + _HOUR_S:
+                    break
+                later_s.append(at.timestamp())
+        self._later[name] = (first_s, later_s)
+        return later_s
 
     @staticmethod
     def _is_held(history: History, name: str, at_s: float, now: datetime) -> bool:

@@ -6,30 +6,38 @@ operator, the page's own origin and a header that no form can send), and how muc
 
 from __future__ import annotations
 
-import time
-from collections.abc import Awaitable, Callable, Collection
-from http.cookies import CookieError, SimpleCookie
-from typing import Any
+from collections import Counter
+from collections.abc import Collection
+from urllib.parse import quote, urlencode
 
 from starlette.datastructures import MutableHeaders
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from .lockout import LOCKED_S, Locked, Lockout
 from .problems import problem
 from .tokens import Tokens, User
 
-__all__ = ["COOKIE", "HEADER", "OPEN_PATHS", "Gate"]
+__all__ = [
+    "COOKIE",
+    "HEADER",
+    "MAX_BODY",
+    "MAX_STREAMS",
+    "MAX_STREAMS_OF_ONE",
+    "Gate",
+    "address_of",
+    "cookie_name",
+    "session_of",
+]
 
 COOKIE = "tickpool_session"
 HEADER = "x-tickpool"
-# What one sees before one has logged in: nothing of the logs.
-OPEN_PATHS = ("/login", "/static/")
-_MAX_BODY = 64 * 1024
-_MAX_STREAMS = 256
-_MOST_FAILURES = 10
-_FAILURES_S = 300.0
-_SAFE = ("GET", "HEAD")
+MAX_BODY = 64 * 1024
+MAX_STREAMS = 400
+MAX_STREAMS_OF_ONE = 256
+# RFC 9110, section 9.2.1; whatever else is asked for is taken for a change, though no route may take it.
+_SAFE = ("GET", "HEAD", "OPTIONS", "TRACE")
 _CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; font-src 'self';"
     " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -45,16 +53,27 @@ _HEADERS = {
 }
 
 
+class _Full(Exception):
+    """A stream more than may be open."""
+
+
+class _Over(Exception):
+    """A stream of a session that has ended."""
+
+
 class Gate:
-    """An ASGI middleware. `hosts` are the names by which the server may be called, with their ports."""
+    """The ASGI application around another. `hosts` are the names by which it may be called, with their ports.
+
+    `is_secure` says that TLS lies between it and whoever asks.
+    """
 
     def __init__(self, app: ASGIApp, tokens: Tokens, hosts: Collection[str], *, is_secure: bool = False) -> None:
         self._app = app
         self.tokens = tokens
+        self.lockout = Lockout(tokens)
         self._hosts = {host.lower() for host in hosts}
         self.is_secure = is_secure
-        self._failures: dict[str, list[float]] = {}
-        self._streams = 0
+        self._streams: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through, or answer it."""
@@ -64,14 +83,18 @@ class Gate:
         if scope["type"] != "http":
             return  # there are no web sockets
         request = Request(scope)
+        answer = _Answer(self, request, send)
         refusal = self._judge(request)
-        guarded = self._with_headers(send, request)
-        if refusal is not None:
-            await refusal(scope, receive, guarded)
-        elif request.url.path.endswith("/stream"):
-            await self._stream(scope, receive, guarded)
-        else:
-            await self._app(scope, _limited(receive), guarded)
+        try:
+            await (refusal or self._app)(scope, receive, answer.send)
+        except ClientDisconnect:
+            pass  # it has gone while it still sent its body: there is nobody to tell
+        except _Full:
+            await _too_many_streams()(scope, receive, answer.send)
+        except _Over:
+            await send({"type": "http.response.body", "body": b""})
+        finally:
+            answer.close()
 
     def _judge(self, request: Request) -> Response | None:
         """Return the refusal of a request; None when it may pass."""
@@ -79,114 +102,129 @@ class Gate:
         if host not in self._hosts:
             return problem(421, "This is not the host that was asked for", f"`{host[:100]}` is no name of this server")
         length = request.headers.get("content-length", "0")
-        if not length.isdecimal() or int(length) > _MAX_BODY:
-            return problem(413, "The request is too large", f"at most {_MAX_BODY} bytes are read")
-        if request.method not in (*_SAFE, "POST"):
-            return problem(405, "No such method here", "GET reads, POST changes")
-        path = request.url.path
-        user = self._user_of(request)
-        request.scope["user"], request.scope["gate"] = user, self
-        if request.method == "POST" and (wrong := self._wrong_origin(request)):
+        if not length.isdecimal() or int(length) > MAX_BODY:
+            return problem(413, "The request is too large", f"at most {MAX_BODY} bytes are read")
+        path = request.scope["path"]
+        if not path.isprintable():
+            # A route would match it with a line feed at its end.
+            return problem(404, "Not Found", "no path has a control character")
+        is_change = request.method not in _SAFE
+        if is_change and (wrong := self._wrong_origin(request)):
             return problem(403, "The request comes from elsewhere", wrong)
+        request.scope["gate"], request.scope["user"] = self, None
+        try:
+            user = request.scope["user"] = self.user_of(request)
+        except Locked:
+            return problem(429, "Too many wrong tokens", "try again in five minutes", {"Retry-After": str(LOCKED_S)})
+        # What one sees before one has logged in: nothing of the logs.
         if path == "/login" or path.startswith("/static/"):
             return None
         if user is None:
-            if self.is_locked(_address(request)):
-                return problem(429, "Too many failed logins", "try again in five minutes", {"Retry-After": "300"})
-            if (
-                path.startswith("/api/")
-                or path.endswith("/stream")
-                or "text/html" not in request.headers.get("accept", "")
-            ):
-                if "authorization" in request.headers:
-                    self.note_failure(_address(request))
-                return problem(401, "Who are you?", "send `Authorization: Bearer TOKEN`, or log in at /login")
-            return RedirectResponse(f"/login?next={request.url.path}", 303)
-        if request.method == "POST" and path != "/logout" and not user.is_operator:
+            return _who_are_you(request)
+        if is_change and path != "/logout" and not user.is_operator:
             return problem(403, "A viewer changes nothing", f"`{user.name}` has the role viewer")
         return None
 
-    def _user_of(self, request: Request) -> User | None:
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer":
-            return self.tokens.user_of(token.strip())
-        try:
-            morsel = SimpleCookie(request.headers.get("cookie", "")).get(COOKIE)
-            return None if morsel is None else self.tokens.user_of_session(morsel.value)
-        except (CookieError, ValueError, TypeError):
-            return None
+    def user_of(self, request: Request) -> User | None:
+        """Return who asks, by the token or else the session that the request brings. Raises Locked."""
+        token = _token_of(request)
+        if token is not None:
+            return self.lockout.user_of(token, address_of(request))
+        return self.tokens.user_of_session(session_of(request))
 
-    @staticmethod
-    def _wrong_origin(request: Request) -> str:
+    def _wrong_origin(self, request: Request) -> str:
         """Say why a change does not come from a page of this server, or from a program."""
         headers = request.headers
         site, origin = headers.get("sec-fetch-site"), headers.get("origin")
         if site not in (None, "same-origin", "none"):
             return f"Sec-Fetch-Site is {site[:40]}"
-        if origin is not None and origin.partition("://")[2].lower() != headers.get("host", "").lower():
-            return f"Origin is {origin[:100]}"
-        if request.url.path != "/login" and HEADER not in headers:
+        if origin is not None:
+            scheme, _, host = origin.partition("://")
+            schemes = ("https",) if self.is_secure else ("http", "https")
+            if scheme not in schemes or host.lower() != headers.get("host", "").lower():
+                return f"Origin is {origin[:100]}"
+        if request.scope["path"] != "/login" and HEADER not in headers:
             return f"the header {HEADER} is missing; a program sends `{HEADER}: 1`"
         return ""
 
-    def is_locked(self, address: str) -> bool:
-        """Say whether an address has failed to log in too often of late."""
-        recent = [at for at in self._failures.get(address, ()) if at > time.monotonic() - _FAILURES_S]
-        self._failures[address] = recent
-        return len(recent) >= _MOST_FAILURES
+    def open_stream(self, name: str) -> None:
+        """Count a stream of a user. Raises _Full."""
+        if self._streams.total() >= MAX_STREAMS or self._streams[name] >= MAX_STREAMS_OF_ONE:
+            raise _Full
+        self._streams[name] += 1
 
-    def note_failure(self, address: str) -> None:
-        """Take note of a login that failed."""
-        if len(self._failures) > 10_000:
-            self._failures.clear()
-        self._failures.setdefault(address, []).append(time.monotonic())
-
-    async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._streams >= _MAX_STREAMS:
-            refusal = problem(503, "Too many streams", f"{_MAX_STREAMS} are open", {"Retry-After": "30"})
-            await refusal(scope, receive, send)
-            return
-        self._streams += 1
-        try:
-            await self._app(scope, receive, send)
-        finally:
-            self._streams -= 1
-
-    def _with_headers(self, send: Send, request: Request) -> Callable[[Message], Awaitable[None]]:
-        async def guarded(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in _HEADERS.items():
-                    headers[name] = value
-                if self.is_secure:
-                    headers["Strict-Transport-Security"] = "max-age=31536000"
-                if not request.url.path.startswith("/static/"):
-                    headers.setdefault("Cache-Control", "no-store")
-            await send(message)
-
-        return guarded
+    def close_stream(self, name: str) -> None:
+        """Count a stream of a user no more."""
+        self._streams[name] -= 1
 
 
-def _is_page(request: Request) -> bool:
-    path = request.url.path
-    is_data = path.startswith("/api/") or path.endswith("/stream")
-    return not is_data and "text/html" in request.headers.get("accept", "")
+class _Answer:
+    """The answer to one request: with the headers; a stream within the bounds, and until its session is over."""
+
+    def __init__(self, gate: Gate, request: Request, send: Send) -> None:
+        self._gate = gate
+        self._request = request
+        self._send = send
+        self._streaming = ""
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._begin(MutableHeaders(scope=message))
+        elif self._streaming and self._is_over():
+            raise _Over
+        await self._send(message)
+
+    def close(self) -> None:
+        if self._streaming:
+            self._gate.close_stream(self._streaming)
+
+    def _begin(self, headers: MutableHeaders) -> None:
+        if headers.get("content-type", "").startswith("text/event-stream"):
+            name = self._request.scope["user"].name
+            self._gate.open_stream(name)
+            self._streaming = name
+        headers.update(_HEADERS)
+        if self._gate.is_secure:
+            headers["Strict-Transport-Security"] = "max-age=31536000"
+        if not self._request.scope["path"].startswith("/static/"):
+            headers.setdefault("Cache-Control", "no-store")
+
+    def _is_over(self) -> bool:
+        # No token ends before the process does.
+        return _token_of(self._request) is None and self._gate.tokens.user_of_session(session_of(self._request)) is None
 
 
-def _address(request: Request) -> str:
+def cookie_name(request: Request) -> str:
+    """Return the name of the cookie of a session: a browser keeps those of all ports of a host together."""
+    port = request.headers["host"].rpartition(":")[2]
+    return f"{COOKIE}_{port}" if port.isdecimal() else COOKIE
+
+
+def session_of(request: Request) -> str:
+    """Return the value of the cookie of a session, empty where there is none."""
+    return request.cookies.get(cookie_name(request), "")
+
+
+def address_of(request: Request) -> str:
+    """Return where a request comes from."""
     return request.client.host if request.client else ""
 
 
-def _limited(receive: Receive) -> Receive:
-    """Count the body: whoever sends it in chunks names no length."""
-    read = 0
+def _token_of(request: Request) -> str | None:
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None
 
-    async def counted() -> Message:
-        nonlocal read
-        message: dict[str, Any] = dict(await receive())
-        read += len(message.get("body", b""))
-        if read > _MAX_BODY:
-            return {"type": "http.disconnect"}
-        return message
 
-    return counted
+def _who_are_you(request: Request) -> Response:
+    """Send a person to the form, and tell a program."""
+    path, query = request.scope["path"], request.scope["query_string"].decode("ascii", "replace")
+    if path.startswith("/api/") or "text/html" not in request.headers.get("accept", ""):
+        wanted = {"WWW-Authenticate": "Bearer"}
+        return problem(401, "Who are you?", "send `Authorization: Bearer TOKEN`, or log in at /login", wanted)
+    back = quote(path) + (f"?{query}" if query else "")
+    return RedirectResponse(f"/login?{urlencode({'next': back}, safe='/')}", 303)
+
+
+def _too_many_streams() -> Response:
+    most = f"{MAX_STREAMS_OF_ONE} of one user are open, or {MAX_STREAMS} in all"
+    return problem(503, "Too many streams", most, {"Retry-After": "30"})

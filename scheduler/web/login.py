@@ -6,16 +6,16 @@ import re
 from urllib.parse import parse_qs
 
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from .desk import desk_of
-from .gate import COOKIE, Gate
+from .gate import Gate, address_of, cookie_name, session_of
+from .lockout import Locked
 from .pages import render
 
 __all__ = ["ROUTES"]
 
-_PATH = re.compile(r"/(?!/)[A-Za-z0-9_./?=&%-]{0,300}")
+_PATH = re.compile(r"/(?!/)[A-Za-z0-9_./?=&%+:,~-]{0,500}")
 
 
 async def _form(request: Request) -> Response:
@@ -24,27 +24,27 @@ async def _form(request: Request) -> Response:
 
 async def _login(request: Request) -> Response:
     gate: Gate = request.scope["gate"]
-    address = request.client.host if request.client else ""
-    if gate.is_locked(address):
-        told = {"next": "/", "wrong": "Too many failed logins. Try again in five minutes."}
-        return render(request, "login.html", told, 429)
     form = parse_qs((await request.body()).decode("utf-8", "replace"))
     token, where = form.get("token", [""])[0].strip(), _next(form.get("next", ["/"])[0])
-    desk = desk_of(request)
-    user = desk.tokens.user_of(token)
+    try:
+        user = gate.lockout.user_of(token, address_of(request))
+    except Locked:
+        told = {"next": where, "wrong": "Too many wrong tokens came from where you are. Try again in five minutes."}
+        return render(request, "login.html", told, 429)
     if user is None:
-        gate.note_failure(address)
         return render(request, "login.html", {"next": where, "wrong": "This token is not known."}, 403)
+    gate.tokens.end_session(session_of(request))
     answer = RedirectResponse(where, 303)
-    answer.set_cookie(
-        COOKIE, desk.tokens.session_for(user), httponly=True, samesite="strict", secure=gate.is_secure, path="/"
-    )
+    session = gate.tokens.session_for(user)
+    answer.set_cookie(cookie_name(request), session, httponly=True, samesite="strict", secure=gate.is_secure, path="/")
     return answer
 
 
-async def _logout(_request: Request) -> Response:
-    answer = RedirectResponse("/login", 303)
-    answer.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict")
+async def _logout(request: Request) -> Response:
+    gate: Gate = request.scope["gate"]
+    gate.tokens.end_session(session_of(request))
+    answer = JSONResponse({"message": "Logged out", "location": "/login"})
+    answer.delete_cookie(cookie_name(request), path="/", httponly=True, samesite="strict", secure=gate.is_secure)
     return answer
 
 

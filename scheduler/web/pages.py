@@ -16,8 +16,8 @@ from starlette.routing import Route
 from scheduler.text import size, span
 
 from . import draw
-from .api import window_of
 from .desk import desk_of
+from .run_requests import window_of
 from .views.figures import WINDOWS
 from .views.now import now_view
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 
 import msgspec
 
 from scheduler.history import History
 from scheduler.open_runs import Run
+from scheduler.status import Drain, Paused, drain_of, paused_of
 from workers.events import decode_line, decode_lines, time_of
 from workers.segments import LogReader, Position, Segment, list_segments
 
-__all__ = ["Past", "PastRun", "PastState", "PausedThen"]
+__all__ = ["Past", "PastRun", "PastState"]
 
 _KEPT = 64
 _SHOWN = 200
@@ -32,16 +34,6 @@ class PastRun(msgspec.Struct):
     since_s: float | None
 
 
-class PausedThen(msgspec.Struct):
-    """A pause that was in force then: of a `schedule`, a `tenant`, or `all`."""
-
-    scope: str
-    name: str
-    by: str
-    reason: str
-    until_s: float | None
-
-
 class PastState(msgspec.Struct):
     """What there was at a moment. At most 200 runs of each kind are named; the counts are of all of them."""
 
@@ -52,8 +44,8 @@ class PastState(msgspec.Struct):
     running_count: int
     waiting: list[PastRun]
     waiting_count: int
-    paused: list[PausedThen]
-    drained_by: str | None
+    paused: list[Paused]
+    drain: Drain | None
     schedules: int
     supervisor_pid: int | None
     max_parallel: int | None
@@ -120,10 +112,6 @@ def _state(history: History, at_s: float, first_s: float | None) -> PastState:
     running = [_run(run) for run in history.runs.values() if run.status == "running"]
     waiting = [_run(run) for run in history.runs.values() if run.status != "running"]
     supervisor = history.supervisor or {}
-    paused = [
-        PausedThen(scope, name, pause.by, pause.reason, pause.until)
-        for (scope, name), pause in history.pauses.in_force(datetime.fromtimestamp(at_s, UTC))
-    ]
     return PastState(
         at_s=at_s,
         first_s=first_s,
@@ -132,8 +120,8 @@ def _state(history: History, at_s: float, first_s: float | None) -> PastState:
         running_count=len(running),
         waiting=waiting[:_SHOWN],
         waiting_count=len(waiting),
-        paused=paused[:_SHOWN],
-        drained_by=None if history.drain is None else str(history.drain.get("by")),
+        paused=list(islice(paused_of(history, datetime.fromtimestamp(at_s, UTC)), _SHOWN)),
+        drain=drain_of(history),
         schedules=sum(bool(state.spec) for state in history.schedules.values()),
         supervisor_pid=supervisor.get("pid"),
         max_parallel=supervisor.get("max_parallel"),

@@ -7,8 +7,6 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
-import msgspec
-
 from scheduler.asked_again import demand_repeatable, rerun_request, retry_request, unless_changed
 from scheduler.control import answer_to, cancel, service_of, signal_cancelled, wake, wake_service, with_children
 from scheduler.history import History
@@ -31,11 +29,12 @@ from workers.events import Event
 from workers.run_events import Forgotten
 from workers.settings import Settings
 
+from .answers import Done
 from .problems import Problem
 from .run_index import RunRow
 from .run_lines import read_row
 
-__all__ = ["Changed", "Done", "answer_run", "cancel_run", "rerun_run", "retry_run"]
+__all__ = ["Changed", "answer_run", "cancel_run", "rerun_run", "retry_run"]
 
 _TITLES: dict[type[TickpoolError], tuple[int, str]] = {
     Changed: (409, "Somebody was faster"),
@@ -50,15 +49,6 @@ _TITLES: dict[type[TickpoolError], tuple[int, str]] = {
     StillOpen: (409, "It has not ended"),
     UnknownTask: (404, "No such task"),
 }
-
-
-class Done(msgspec.Struct):
-    """What was recorded: the run, its attempt, a sentence for the person who asked, and the page to go to, if any."""
-
-    run_id: str
-    attempt: int
-    message: str
-    location: str | None = None
 
 
 def cancel_run(settings: Settings, row: RunRow, by: str) -> Done:
@@ -77,7 +67,7 @@ def cancel_run(settings: Settings, row: RunRow, by: str) -> Done:
         service = service_of(store.history)
         wake(service)
         signal_cancelled([run for run in runs if run.status == "running"], service)
-    return Done(row.run_id, runs[0].attempt, f"Cancel of {row.run_id} asked for")
+    return Done(f"Cancel of {row.run_id} asked for", by, row.run_id, runs[0].attempt)
 
 
 def answer_run(
@@ -90,7 +80,7 @@ def answer_run(
         )
         wake_service(store.history)
     word = "Approved" if is_approved else "Rejected"
-    return Done(row.run_id, event["attempt"], f"{word} {event['task_id']}")
+    return Done(f"{word} {event['task_id']}", by, row.run_id, event["attempt"])
 
 
 def retry_run(settings: Settings, row: RunRow, by: str, *, is_failed_only: bool, first: str | None) -> Done:
@@ -98,7 +88,7 @@ def retry_run(settings: Settings, row: RunRow, by: str, *, is_failed_only: bool,
     with _opened(settings, row) as store:
         record = _record(settings, row)
         request = retry_request(settings, record, by, is_failed_only=is_failed_only, first=first)
-        return _ask(store, record, request)
+        return _ask(store, record, request, by)
 
 
 def rerun_run(settings: Settings, directory: Path, row: RunRow, now: datetime, by: str, *, as_was: bool) -> Done:
@@ -106,7 +96,7 @@ def rerun_run(settings: Settings, directory: Path, row: RunRow, now: datetime, b
     with _opened(settings, row) as store:
         record = _record(settings, row)
         request = rerun_request(record, directory, now, by, as_was=as_was, tell=lambda _: None)
-        return _ask(store, record, request)
+        return _ask(store, record, request, by)
 
 
 @contextmanager
@@ -138,9 +128,9 @@ def _record(settings: Settings, row: RunRow) -> RunRecord:
     return record
 
 
-def _ask(store: StateStore, record: RunRecord, request: Event) -> Done:
+def _ask(store: StateStore, record: RunRecord, request: Event, by: str) -> Done:
     (event,) = store.commit(unless_changed(store, record, request))
     wake_service(store.history)
     run_id, attempt = event["run_id"], event["attempt"]
     told = f"Attempt {attempt} of {run_id} asked for" if attempt > 1 else f"Run {run_id} asked for"
-    return Done(run_id, attempt, told, f"/runs/{run_id}")
+    return Done(told, by, run_id, attempt, location=f"/runs/{run_id}")

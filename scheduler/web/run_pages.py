@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from pathlib import Path
 from urllib.parse import urlencode
 
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response, StreamingResponse
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from workers.terminal import clean
@@ -17,14 +16,12 @@ from workers.terminal import clean
 from . import draw_run
 from .desk import desk_of
 from .pages import render
-from .run_output import text_of
-from .run_requests import at_of, filters_of, in_thread, look_at_run, number_of, past_of, read_log, row_of, task_of
+from .run_requests import at_of, filters_of, in_thread, log_text, look_at_run, number_of, past_of, read_log
 from .views.history import KINDS, STATUSES, run_page
 from .views.run import TaskView
 
 __all__ = ["ROUTES"]
 
-_OPEN = ("queued", "running", "parked")
 _GOOD = ("success", "skipped", "kept")
 _VALUE_CHARS = 2000
 _MOST_ROWS = 500
@@ -37,7 +34,6 @@ async def _run(request: Request) -> Response:
     is_over = not view.is_open or view.attempt != view.attempts[-1].attempt
     log = await read_log(request, view.attempt, is_over=is_over)
     query = request.query_params
-    lengths = [task.after_s + task.duration_s for task in view.tasks if task.after_s is not None and task.duration_s]
     address = {"attempt": str(view.attempt), **({"task": log.task_id} if log.task_id else {})}
     return render(
         request,
@@ -48,7 +44,7 @@ async def _run(request: Request) -> Response:
             "log": log,
             "find": query.get("find", "").strip(),
             "is_part": bool(query.get("find", "").strip() or query.get("before")),
-            "whole_s": max(lengths, default=0.0) or 1.0,
+            "whole_s": max((task.end_s or 0.0 for task in view.tasks), default=0.0) or 1.0,
             "log_query": urlencode(address),
             "graph": draw_run.graph,
             "bar": draw_run.bar,
@@ -61,14 +57,7 @@ async def _run(request: Request) -> Response:
 
 
 async def _log_text(request: Request) -> Response:
-    row, settings = row_of(request), desk_of(request).feed.settings
-    attempt, task = number_of(request, "attempt", 1, 1 << 31) or row.attempt, task_of(request)
-    is_over = row.status not in _OPEN or attempt != row.attempt
-    directory = Path(settings.run_logs_dir) / row.run_id / str(attempt)
-    name = ".".join([row.run_id, *([task] if task else []), *([str(attempt)] if attempt > 1 else []), "log.txt"])
-    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
-    lines = text_of(directory, task, is_over=is_over)
-    return StreamingResponse(lines, media_type="text/plain; charset=utf-8", headers=headers)
+    return log_text(request)
 
 
 async def _history(request: Request) -> Response:

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
 
 from workers.errors import TickpoolError
 from workers.ids import is_id, is_run_id
@@ -20,7 +21,8 @@ from .past import Past, PastState
 from .problems import Problem
 from .run_index import RunRow
 from .run_lines import read_row
-from .run_output import Log, LogShelf
+from .run_output import Log, LogShelf, text_of
+from .views.figures import WINDOWS
 from .views.history import KINDS, Filters
 from .views.run import RunView, run_view, with_open
 
@@ -30,18 +32,21 @@ __all__ = [
     "at_of",
     "filters_of",
     "in_thread",
+    "log_text",
     "look_at_run",
     "number_of",
     "past_of",
     "read_log",
     "row_of",
     "task_of",
+    "window_of",
 ]
 
 TASK = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}(\[[0-9]{1,4}\])?")
 TEXT_CHARS = 200
 _STATUS = re.compile(r"[a-z_]{1,32}")
 _MOST_LINES = 2000
+_OPEN = ("queued", "running", "parked")
 
 T = TypeVar("T")
 
@@ -88,6 +93,26 @@ async def read_log(request: Request, attempt: int, *, is_over: bool) -> Log:
     if before is not None:
         return await in_thread(lambda: shelf.before(row.run_id, attempt, task, before, limit=limit, is_over=is_over))
     return await in_thread(lambda: shelf.read(row.run_id, attempt, task, after=after, limit=limit, is_over=is_over))
+
+
+def log_text(request: Request) -> Response:
+    """Return the output that a request names, all of it, as a file. Raises Problem."""
+    row, settings = row_of(request), desk_of(request).feed.settings
+    attempt, task = number_of(request, "attempt", 1, 1 << 31) or row.attempt, task_of(request)
+    is_over = row.status not in _OPEN or attempt != row.attempt
+    directory = Path(settings.run_logs_dir) / row.run_id / str(attempt)
+    name = ".".join([row.run_id, *([task] if task else []), *([str(attempt)] if attempt > 1 else []), "log.txt"])
+    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+    lines = text_of(directory, task, is_over=is_over)
+    return StreamingResponse(lines, media_type="text/plain; charset=utf-8", headers=headers)
+
+
+def window_of(request: Request) -> str:
+    """Return the window that a request names. Raises Problem."""
+    window = request.query_params.get("window", "24h")
+    if window not in WINDOWS:
+        raise Problem(400, "No such window", f"`window` is one of {', '.join(WINDOWS)}")
+    return window
 
 
 def task_of(request: Request) -> str | None:
@@ -137,7 +162,7 @@ async def at_of(request: Request) -> PastState | None:
     if at_s is None:
         return None
     if at_s > desk.now().timestamp():
-        raise Problem(400, "Not past yet", "`at` is a moment that has been")
+        raise Problem(404, "Not past yet", "`at` is a moment that has been")
     past = past_of(request)
     return await in_thread(lambda: past.state_at(at_s))
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-import msgspec
+from msgspec import UnsetType
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
@@ -27,46 +25,13 @@ from workers.events import Event, iso
 from workers.given_params import InvalidParam, checked_params
 from workers.settings import Settings
 
-from .desk import Desk, desk_of, user_of
+from .answers import Done, Plan
+from .desk import Desk, by_of, desk_of
+from .endpoints import Nothing
 from .problems import Problem
+from .queries import BackfillBody, PauseBody, TriggerBody
 
-__all__ = ["Done", "Plan", "body_of", "do_backfill", "do_pause", "do_resume", "do_trigger", "record"]
-
-_REASON_CHARS = 1000
-_MOST_PARALLEL = 1000
-_MARK = "param."
-_YES = (True, "true", "on", "yes", "1")
-
-
-class Done(msgspec.Struct, omit_defaults=True):
-    """What was recorded, in a sentence; the id of the run or backfill that was asked for, and where its page is."""
-
-    message: str
-    by: str
-    run_id: str | None = None
-    backfill_id: str | None = None
-    count: int | None = None
-    location: str | None = None
-
-
-class Plan(msgspec.Struct):
-    """What a backfill would come to; `confirm` asks whether to do it. Nothing has been recorded."""
-
-    schedule_id: str
-    count: int
-    first: str | None
-    last: str | None
-    estimate_s: float | None
-    message: str
-    confirm: str | None
-
-
-async def body_of(request: Request) -> dict[str, Any]:
-    """Return the JSON object that a request brings; nothing is an empty one. Raises Problem."""
-    try:
-        return msgspec.json.decode(await request.body() or b"{}", type=dict[str, Any])
-    except (msgspec.DecodeError, RecursionError, ValueError):
-        raise Problem(400, "This cannot be read", "the body is to be a JSON object") from None
+__all__ = ["do_backfill", "do_pause", "do_resume", "do_trigger", "record"]
 
 
 async def record(desk: Desk, decide: Callable[[History], Sequence[Event]]) -> tuple[list[Event], bool]:
@@ -84,25 +49,18 @@ def _record(settings: Settings, decide: Callable[[History], Sequence[Event]]) ->
         store.close()
 
 
-async def do_trigger(request: Request) -> Done:
-    """Ask for a run now, or `at` a time, with `params` (typed) and `param.NAME` (texts, as a form sends them)."""
-    values, desk, by = await body_of(request), desk_of(request), _by(request)
+async def do_trigger(request: Request, body: TriggerBody) -> Done:
+    """Ask for a run now, or at a time, with params."""
+    desk, by = desk_of(request), by_of(request)
     schedule = await _schedule(request)
-    typed = values.get("params") or {}
-    if not isinstance(typed, dict):
-        raise Problem(400, "These params cannot be used", "`params` is to be an object")
-    texts = [
-        f"{name.removeprefix(_MARK)}={value if isinstance(value, str) else json.dumps(value)}"
-        for name, value in values.items()
-        if name.startswith(_MARK)
-    ]
-    at = _read(read_moment, "at", values.get("at"))
+    at = _read(read_moment, "at", body.at)
     dag = await run_in_threadpool(desk.book.dag_of, schedule)
     if not isinstance(dag, Dag):
         told = dag.faults[0] if dag.faults else f"its DAG {schedule.dag} is not there"
         raise Problem(409, "Its DAG cannot be run", str(told))
+    texts = [f"{name}={text}" for name, text in body.texts.items()]
     try:
-        params = checked_params(dag, schedule.dag, texts, {**schedule.params, **typed})
+        params = checked_params(dag, schedule.dag, texts, {**schedule.params, **body.params})
     except InvalidParam as error:
         raise Problem(400, "This param cannot be used", f"{error.args[0]}: {error.args[1]}") from None
     except InvalidFile as error:
@@ -114,24 +72,21 @@ async def do_trigger(request: Request) -> Done:
     return Done(f"Requested {run_id}{note}", by, run_id=run_id, location=f"/runs/{run_id}")
 
 
-async def do_pause(request: Request) -> Done:
-    """Pause a schedule, `until` a moment or for a duration, with a `reason`."""
-    values, desk, by = await body_of(request), desk_of(request), _by(request)
+async def do_pause(request: Request, body: PauseBody) -> Done:
+    """Pause a schedule, until a moment or for a duration, with a reason."""
+    desk, by = desk_of(request), by_of(request)
     name, now = _name(request), desk.now()
     await _demand(request)
-    until = _read(lambda option, text: read_until(option, text, now), "until", values.get("until"))
-    reason = values.get("reason") or ""
-    if not isinstance(reason, str) or len(reason) > _REASON_CHARS:
-        raise Problem(400, "This reason cannot be used", f"`reason` is a text of at most {_REASON_CHARS} characters")
+    until = _read(lambda option, text: read_until(option, text, now), "until", body.until)
     if until is not None and until <= now:
-        raise Problem(400, "This is no time to pause until", f"`until` {iso(until)} has passed")
-    await _recorded(desk, lambda _: [pause(("schedule", name), until, reason.strip(), by)])
+        raise Problem(409, "This is no time to pause until", f"`until` {iso(until)} has passed")
+    await _recorded(desk, lambda _: [pause(("schedule", name), until, body.reason.strip(), by)])
     return Done(f"Paused {name}" + (f" until {iso(until)}" if until else ""), by)
 
 
-async def do_resume(request: Request) -> Done:
+async def do_resume(request: Request, _body: Nothing) -> Done:
     """Resume a schedule that is paused for itself."""
-    desk, by, name = desk_of(request), _by(request), _name(request)
+    desk, by, name = desk_of(request), by_of(request), _name(request)
     await _demand(request)
     now, scope = desk.now(), ("schedule", name)
 
@@ -148,17 +103,14 @@ async def do_resume(request: Request) -> Done:
     return Done(f"Resumed {name}" + (f"; held all the same: {wider}" if wider else ""), by)
 
 
-async def do_backfill(request: Request) -> Done | Plan:
-    """Run the fire times `from` a day or moment up to `until`; with `dry_run` say what that comes to."""
-    values, desk, by = await body_of(request), desk_of(request), _by(request)
-    schedule, now = await _schedule(request), desk.now()
-    first = _read(lambda option, text: read_day(option, text, schedule.zone), "from", values.get("from"))
-    last = _read(lambda option, text: read_day(option, text, schedule.zone), "until", values.get("until"))
-    if first is None:
-        raise Problem(400, "From when on?", "`from` is a day such as 2026-11-23, or an ISO 8601 time with its zone")
-    most = _count(values.get("max_parallel"))
-    wanted = await _wanted(desk, schedule, first, min(now, last) if last else now, values)
-    if values.get("dry_run") in _YES:
+async def do_backfill(request: Request, body: BackfillBody) -> Done | Plan:
+    """Run the fire times from a day or moment up to another; with `dry_run` say what that comes to."""
+    desk, by = desk_of(request), by_of(request)
+    schedule, now, most = await _schedule(request), desk.now(), body.max_parallel
+    first = _read(lambda option, text: read_day(option, text, schedule.zone), "from", body.from_)
+    last = _read(lambda option, text: read_day(option, text, schedule.zone), "until", body.until)
+    wanted = await _wanted(desk, schedule, first or now, min(now, last) if last else now, body)
+    if body.dry_run:
         slots = free_slots(desk.feed.history, schedule.id, wanted)
         return await run_in_threadpool(_plan, desk.feed.settings, schedule.id, slots, most)
     name = backfill_id(schedule.id, now)
@@ -172,14 +124,12 @@ async def do_backfill(request: Request) -> Done | Plan:
     return Done(f"Backfill of {total} run(s) begins{note}", by, backfill_id=name, count=total)
 
 
-async def _wanted(
-    desk: Desk, schedule: Schedule, first: datetime, last: datetime, values: Mapping[str, Any]
-) -> list[int]:
+async def _wanted(desk: Desk, schedule: Schedule, first: datetime, last: datetime, body: BackfillBody) -> list[int]:
     def slots() -> list[int]:
         found = slots_between(schedule, first, last)
-        done = succeeded(desk.feed.settings, schedule.id, found) if values.get("only_missing") in _YES else set()
+        done = succeeded(desk.feed.settings, schedule.id, found) if body.only_missing else set()
         left = [slot for slot in found if slot not in done]
-        return left[::-1] if values.get("reverse") in _YES else left
+        return left[::-1] if body.reverse else left
 
     try:
         wanted = await run_in_threadpool(slots)
@@ -248,28 +198,14 @@ def _wider(history: History, name: str, held: Mapping[Scope, object]) -> str:
     return f"tenant {tenant} is paused" if ("tenant", tenant) in held else ""
 
 
-def _read(read: Callable[[str, str], datetime], option: str, value: object) -> datetime | None:
-    if value in (None, ""):
+def _read(read: Callable[[str, str], datetime], option: str, text: str | UnsetType) -> datetime | None:
+    if isinstance(text, UnsetType):
         return None
     try:
-        return read(option, str(value).strip())
+        return read(option, text.strip())
     except (InvalidMoment, InvalidUntil) as error:
         raise Problem(400, "This is no moment", str(error)) from None
 
 
-def _count(value: object) -> int:
-    try:
-        count = int(str(value or 1))
-    except ValueError:
-        count = 0
-    if not 1 <= count <= _MOST_PARALLEL:
-        raise Problem(400, "So many at a time?", f"`max_parallel` is a whole number, 1 to {_MOST_PARALLEL}")
-    return count
-
-
 def _name(request: Request) -> str:
     return str(request.path_params["schedule_id"])
-
-
-def _by(request: Request) -> str:
-    return f"{user_of(request).name}@dashboard"

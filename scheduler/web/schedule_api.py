@@ -1,81 +1,66 @@
-"""The API of schedules, of the forecast and of health: what their pages show, and what operators ask for."""
+"""The service as JSON: what there is now, schedules, the forecast, health; what is asked of schedules is elsewhere."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-
 from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
 
-from .api import answer
-from .desk import desk_of
+from .answers import Done, Me, ScheduleList
+from .desk import by_of, desk_of, user_of
+from .endpoints import Nothing
 from .health_look import look_at_forecast, look_at_health, start_audit
 from .problems import Problem
-from .schedule_acts import Done, Plan, do_backfill, do_pause, do_resume, do_trigger
-from .schedule_look import look_at_schedule, wanted_of, whole_of
+from .queries import NowQuery, SchedulesQuery, cursor_of, key_of
+from .schedule_look import look_at_schedule, wanted_of
 from .views.forecast import Forecast
 from .views.health import Health
+from .views.now import Now, now_view
 from .views.schedule import ScheduleView
-from .views.schedules import PAGE_ROWS, ScheduleList, schedule_list
+from .views.schedules import faults_of, schedule_list
 
-__all__ = ["RESPONSES", "ROUTES"]
+__all__ = [
+    "ask_audit", "list_schedules", "tell_forecast", "tell_health", "tell_me", "tell_now", "tell_schedule",
+]  # fmt: skip
 
-_MOST_ROWS = 500
+_FAULTS = 50
 
 
-async def _schedules(request: Request) -> Response:
+async def tell_now(request: Request, query: NowQuery) -> Now:
+    """Return what runs, waits, failed and comes."""
     desk = desk_of(request)
-    limit = whole_of(request, "limit", PAGE_ROWS, _MOST_ROWS)
-    wanted, after = wanted_of(request), request.query_params.get("cursor", "")[:200]
-    return answer(request, schedule_list(desk.feed, desk.roster, desk.now(), wanted, after, limit))
+    return now_view(desk.feed, desk.processes, desk.now(), query.window)
 
 
-async def _schedule(request: Request) -> Response:
-    return answer(request, await look_at_schedule(request))
+async def list_schedules(request: Request, query: SchedulesQuery) -> ScheduleList:
+    """Return a page of the schedules that are asked for."""
+    desk, after = desk_of(request), key_of(query.cursor, tuple[float, str])
+    feed, roster = desk.feed, desk.roster
+    rows, last, count = schedule_list(feed, roster, desk.now(), wanted_of(request), after, query.limit)
+    following = None if last is None else cursor_of(*last)
+    return ScheduleList(rows, following, count, roster.all_tenants, faults_of(feed.history)[:_FAULTS])
 
 
-async def _forecast(request: Request) -> Response:
-    return answer(request, await look_at_forecast(desk_of(request)))
+async def tell_schedule(request: Request, _query: Nothing) -> ScheduleView:
+    """Return one schedule."""
+    return await look_at_schedule(request)
 
 
-async def _health(request: Request) -> Response:
-    return answer(request, await look_at_health(desk_of(request)))
+async def tell_forecast(request: Request, _query: Nothing) -> Forecast:
+    """Return the forecast as it is known."""
+    return await look_at_forecast(desk_of(request))
 
 
-async def _audit(request: Request) -> Response:
+async def tell_health(request: Request, _query: Nothing) -> Health:
+    """Return how things are."""
+    return await look_at_health(desk_of(request))
+
+
+async def tell_me(request: Request, _query: Nothing) -> Me:
+    """Return who asks."""
+    return Me(*user_of(request))
+
+
+async def ask_audit(request: Request, _body: Nothing) -> Done:
+    """Have the log judged anew."""
     if not start_audit(desk_of(request)):
         raise Problem(409, "Not so soon", "the log is being audited, or was a moment ago")
-    return answer(request, Done("The log is being audited", ""))
-
-
-def _acting(act: Callable[[Request], Awaitable[Done | Plan]]) -> Callable[[Request], Awaitable[Response]]:
-    async def acted(request: Request) -> Response:
-        return answer(request, await act(request))
-
-    return acted
-
-
-ROUTES = [
-    Route("/schedules", _schedules),
-    Route("/schedules/{schedule_id}", _schedule),
-    Route("/schedules/{schedule_id}/trigger", _acting(do_trigger), methods=["POST"]),
-    Route("/schedules/{schedule_id}/pause", _acting(do_pause), methods=["POST"]),
-    Route("/schedules/{schedule_id}/resume", _acting(do_resume), methods=["POST"]),
-    Route("/schedules/{schedule_id}/backfill", _acting(do_backfill), methods=["POST"]),
-    Route("/forecast", _forecast),
-    Route("/health", _health),
-    Route("/health/audit", _audit, methods=["POST"]),
-]
-# What each of them tells, for the OpenAPI document.
-RESPONSES: dict[str, type] = {
-    "/schedules": ScheduleList,
-    "/schedules/{schedule_id}": ScheduleView,
-    "/schedules/{schedule_id}/trigger": Done,
-    "/schedules/{schedule_id}/pause": Done,
-    "/schedules/{schedule_id}/resume": Done,
-    "/schedules/{schedule_id}/backfill": Done,
-    "/forecast": Forecast,
-    "/health": Health,
-    "/health/audit": Done,
-}
+    return Done("The log is being audited", by_of(request))

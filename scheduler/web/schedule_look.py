@@ -27,7 +27,8 @@ def wanted_of(request: Request) -> Wanted:
         raise Problem(400, "No such status", f"`status` is one of {', '.join(STATUSES)}")
     if sort not in SORTS:
         raise Problem(400, "No such order", f"`sort` is one of {', '.join(SORTS)}")
-    return Wanted(query.get("q", "")[:_Q_CHARS], query.get("tenant", "")[:_Q_CHARS], status, sort)
+    q, tenant, tag = (query.get(name, "")[:_Q_CHARS] for name in ("q", "tenant", "tag"))
+    return Wanted(q, tenant, tag.strip(), status, sort)
 
 
 def whole_of(request: Request, name: str, default: int, most: int) -> int:

@@ -1,11 +1,11 @@
-"""The event streams: what has changed, for pages; the events of the log themselves, for programs."""
+"""Streams of server-sent events: what has changed, for pages; and what every stream needs."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, suppress
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
@@ -14,8 +14,9 @@ from starlette.routing import Route
 from .desk import desk_of
 from .feed import Change, Feed
 
-__all__ = ["ROUTES"]
+__all__ = ["ROUTES", "STILL_HERE", "beats", "sse"]
 
+STILL_HERE = ": still here\n\n"
 _BEAT_S = 15.0
 # A page that is told more often has no time to show it.
 _LEAST_S = 0.1
@@ -24,23 +25,33 @@ _NAMES = 200
 
 async def _changes(request: Request) -> Response:
     feed = desk_of(request).feed
-    return _sse(_change_lines(feed, request.headers.get("last-event-id", "")))
+    return sse(_change_lines(feed, request.headers.get("last-event-id", "")))
 
 
 async def _change_lines(feed: Feed, last_id: str) -> AsyncIterator[str]:
     yield "retry: 1000\n\n"
     if last_id and last_id != str(feed.seq):
         yield _change_line(Change(feed.seq, frozenset(), frozenset()))
+    async with aclosing(beats(feed)) as changes:
+        async for change in changes:
+            if change is None:
+                yield STILL_HERE
+                continue
+            yield _change_line(change)
+            await asyncio.sleep(_LEAST_S)
+
+
+async def beats(feed: Feed) -> AsyncGenerator[Change | None, None]:
+    """Yield what changes, and None where nothing has for a while: whoever listens is to know that it is still here."""
     changes = feed.changes()
+    waiting = asyncio.ensure_future(anext(changes))
     try:
-        waiting = asyncio.ensure_future(anext(changes))
         while True:
             done, _ = await asyncio.wait([waiting], timeout=_BEAT_S)
             if not done:
-                yield ": still here\n\n"
+                yield None
                 continue
-            yield _change_line(waiting.result())
-            await asyncio.sleep(_LEAST_S)
+            yield waiting.result()
             waiting = asyncio.ensure_future(anext(changes))
     finally:
         waiting.cancel()
@@ -55,7 +66,8 @@ def _change_line(change: Change) -> str:
     return f"id: {change.seq}\nevent: change\ndata: {json.dumps(data)}\n\n"
 
 
-def _sse(lines: AsyncIterator[str]) -> Response:
+def sse(lines: AsyncIterator[str]) -> Response:
+    """Return a stream as an answer."""
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return StreamingResponse(lines, media_type="text/event-stream", headers=headers)
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import hmac
-import json
 import os
 import re
 import secrets
+import stat
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +20,7 @@ __all__ = ["ROLES", "BadTokens", "Tokens", "User", "make_tokens", "read_tokens"]
 ROLES = ("viewer", "operator")
 _LEAST_CHARS = 16
 _SESSION_S = 12 * 3600
+_MOST_SESSIONS = 10_000
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}")
 
 
@@ -44,50 +45,48 @@ class User(NamedTuple):
 
 
 class Tokens:
-    """The tokens of a file. Sessions are signed with what the file says, so another token ends them all."""
+    """The tokens of a file, and the sessions that logins have given for them: none outlives the process."""
 
-    def __init__(self, users: dict[str, User]) -> None:
-        self._users = users
-        text = json.dumps(sorted((token, *user) for token, user in users.items()))
-        self._key = hashlib.sha256(b"tickpool session" + text.encode()).digest()
+    def __init__(self, users: Mapping[str, User]) -> None:
+        self._users = {_digest(token): user for token, user in users.items()}
+        self._sessions: dict[bytes, tuple[User, float]] = {}
 
     def user_of(self, token: str) -> User | None:
         """Return whose token it is, in a time that tells nothing of the tokens."""
-        found = None
+        given, found = _digest(token), None
         for known, user in self._users.items():
-            if hmac.compare_digest(known.encode(), token.encode()):
+            if hmac.compare_digest(known, given):
                 found = user
         return found
 
     def session_for(self, user: User) -> str:
         """Return the value of a cookie that stands for a user for twelve hours."""
-        body = base64.urlsafe_b64encode(json.dumps([*user, int(time.time()) + _SESSION_S]).encode())
-        return f"{body.decode()}.{self._sign(body)}"
+        value, now = secrets.token_urlsafe(32), time.monotonic()
+        self._sessions = {key: each for key, each in self._sessions.items() if each[1] > now}
+        if len(self._sessions) >= _MOST_SESSIONS:
+            del self._sessions[next(iter(self._sessions))]
+        self._sessions[_digest(value)] = (user, now + _SESSION_S)
+        return value
 
     def user_of_session(self, value: str) -> User | None:
-        """Return whom a session stands for; None for one that is over, or that nobody has signed."""
-        body, _, sign = value.partition(".")
-        if not hmac.compare_digest(self._sign(body.encode()).encode(), sign.encode()):
-            return None
-        name, role, until = json.loads(base64.urlsafe_b64decode(body))
-        return User(name, role) if time.time() < until else None
+        """Return whom a session stands for; None for one that is over, or that nobody was given."""
+        user, until = self._sessions.get(_digest(value), (None, 0.0))
+        return user if time.monotonic() < until else None
 
-    def _sign(self, body: bytes) -> str:
-        return hmac.new(self._key, body, hashlib.sha256).hexdigest()
+    def end_session(self, value: str) -> None:
+        """End a session, wherever its cookie may be."""
+        self._sessions.pop(_digest(value), None)
+
+
+def _digest(secret: str) -> bytes:
+    # Two of them are of one length, and how long it takes to find one tells nothing of the secret.
+    return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).digest()
 
 
 def read_tokens(path: Path) -> Tokens:
     """Read a file of lines `NAME ROLE TOKEN`. Raises BadTokens."""
-    try:
-        if os.stat(path).st_mode & 0o077:
-            raise BadTokens(path, 0, "others may read it; `chmod 600` it")
-        lines = path.read_text("utf-8").splitlines()
-    except OSError as error:
-        raise BadTokens(path, 0, f"cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise BadTokens(path, 0, "is not UTF-8") from None
     users: dict[str, User] = {}
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(_read(path).splitlines(), 1):
         if not line.strip() or line.startswith("#"):
             continue
         words = line.split()
@@ -95,18 +94,41 @@ def read_tokens(path: Path) -> Tokens:
             raise BadTokens(path, number, "write `NAME viewer TOKEN` or `NAME operator TOKEN`")
         if len(words[2]) < _LEAST_CHARS:
             raise BadTokens(path, number, f"the token is shorter than {_LEAST_CHARS} characters")
+        if words[2] in users:
+            raise BadTokens(path, number, f"`{users[words[2]].name}` has this token already")
         users[words[2]] = User(words[0], words[1])
     if not users:
         raise BadTokens(path, 0, "has no token; write `NAME operator TOKEN`")
     return Tokens(users)
 
 
+def _read(path: Path) -> str:
+    try:
+        # A FIFO is opened without waiting for who writes to it. What is judged is what is read, though a link changes.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode):
+                raise BadTokens(path, 0, "is no file")
+            if found.st_uid not in (0, os.geteuid()):
+                raise BadTokens(path, 0, f"belongs to user {found.st_uid}, who could let anybody in; `chown` it")
+            if found.st_mode & 0o077:
+                raise BadTokens(path, 0, "others may read it; `chmod 600` it")
+            return file.read().decode("utf-8")
+    except OSError as error:
+        raise BadTokens(path, 0, f"cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise BadTokens(path, 0, "is not UTF-8") from None
+
+
 def make_tokens(path: Path, name: str) -> None:
-    """Write a file with one operator's token, unless there is one. Raises OSError."""
+    """Write a file with one operator's token, unless there is one. Raises BadTokens."""
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except FileExistsError:
         return
+    except OSError as error:
+        raise BadTokens(path, 0, f"cannot be made: {error.strerror}") from None
     with open(fd, "w", encoding="utf-8") as file:
         file.write("# NAME ROLE TOKEN: who may use the dashboard; ROLE is viewer or operator\n")
-        file.write(f"{name} operator {secrets.token_urlsafe(24)}\n")
+        # What the system calls somebody need not be a name here.
+        file.write(f"{name if _NAME.fullmatch(name) else 'operator'} operator {secrets.token_urlsafe(24)}\n")

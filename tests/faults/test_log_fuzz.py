@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from service import Service
 
@@ -19,7 +20,7 @@ from scheduler.open_runs import is_fit
 from scheduler.run_queue import RunQueue
 from scheduler.run_timers import RunTimers, news_events, timer_events
 from scheduler.state_store import StateStore, index_by, last_runs, record_event
-from scheduler.status import gather
+from scheduler.status import Status, gather
 from scheduler.status_text import render
 from workers.event_log import EventLog
 from workers.events import Event, encode_line, stamp
@@ -53,7 +54,8 @@ GARBAGE = [
 @pytest.fixture
 def templates(service: Service, wait_for: WaitFor) -> list[Event]:
     """One or more of every event there is, mostly as a real service wrote them."""
-    service.schedule("s", "@every 1s", service.dag("d", "true"), catchup="all", overlap="allow", retries={"max": 1})
+    fields = {"catchup": "all", "overlap": "allow", "retries": {"max": 1}, "tags": ["billing", "nightly"]}
+    service.schedule("s", "@every 1s", service.dag("d", "true"), **fields)
     supervisor = service.start()
     asked = [service.ask("dags/d.yaml"), service.ask(service.dag("bad", "false"), retries={"max": 1, "delay_s": 0})]
     wait_for(lambda: service.has_ended(*asked))
@@ -203,7 +205,8 @@ def _read_in_every_way(path: Path, keys: list[str], fields: list[str]) -> int:
     timers.load(history.runs.values())
     for event in (*timer_events(history, timers.due(4e9), NOW), *news_events(history, (), None)):
         encode_line(stamp(event, 1, "host", 1))
-    json.dumps(status := gather(Settings(state_path=str(path)), NOW))
+    status = gather(Settings(state_path=str(path)), NOW)
+    assert msgspec.json.decode(msgspec.json.encode(status), type=Status) == status
     render(status, datetime.now(UTC))
     return reader.corrupt
 
@@ -212,7 +215,7 @@ def _commands(first: str, last: str) -> Iterator[list[str]]:
     """Yield every command that reads a log, with its options and two runs that are in it."""
     looking = ["runs", "runs --limit 1000", "runs --schedule s --since 90000d", "runs --tenant test", "status"]
     inspecting = ["stats", "stats s --since 3650d", f"show {first}", f"show {last}", f"show {last} --attempt 1"]
-    for line in [*looking, *inspecting, f"diff {first} {last}", f"logs {first}"]:
+    for line in [*looking, "runs --tag billing", *inspecting, f"diff {first} {last}", f"logs {first}"]:
         yield line.split()
         yield [*line.split(), "--json"]
     for command in ("show", "cancel", "retry"):

@@ -39,6 +39,7 @@ SCHEDULE_FILE = """\
   dag: dags/a.yaml
   timezone: Europe/Paris
   tenant: ops
+  tags: [billing, nightly]
   params: {region: north, depth: 3, ratio: 1.5, tags: [a, 'b']}
   overlap: queue
   catchup: all

@@ -27,12 +27,12 @@ class Dashboard:
         self.process: subprocess.Popen[bytes] | None = None
         self._clients: list[httpx.Client] = []
 
-    def start(self) -> Dashboard:
-        """Start it, and wait until it has read all there was."""
+    def start(self, *options: str) -> Dashboard:
+        """Start it with these further options, and wait until it has read all there was."""
         tokens = self.service.root / "tokens"
         tokens.write_text(f"ann operator {OPERATOR}\nvic viewer {VIEWER}\n", "ascii")
         tokens.chmod(0o600)
-        words = ("--port", str(self.port), "--tokens", str(tokens), "--dir", "schedules")
+        words = ("--port", str(self.port), "--tokens", str(tokens), "--dir", "schedules", *options)
         self.process = self.service.launch("-m", "scheduler.cli", "dashboard", *words)
         self._look = self.client()
         self._wait_for(lambda: _is_caught_up(self._look), timeout=30, what="the dashboard")

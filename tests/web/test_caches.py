@@ -13,8 +13,8 @@ import pytest
 from scheduler.schedule_model import Schedule
 from scheduler.web.book import entry_text
 from scheduler.web.charts import calendar, hours, squares
-from scheduler.web.day_counts import Day, DayCounts
 from scheduler.web.incidents import Incidents
+from scheduler.web.period_counts import Day, PeriodCounts, days_of
 from scheduler.web.run_index import RunIndex
 from scheduler.web.task_grid import TaskGrid
 from scheduler.web.views.forecast import HourLoad
@@ -40,11 +40,11 @@ def busy(days: list[Day]) -> list[tuple[str, int, int]]:
 
 
 def test_days_are_counted_on_and_a_retry_of_an_old_run_changes_its_day() -> None:
-    index, counts = RunIndex(), DayCounts()
+    index, counts = RunIndex(), PeriodCounts()
 
     def take(*events: dict[str, Any]) -> list[tuple[str, int, int]]:
         counts.note(index.take(chunk(*events)))
-        return busy(counts.of("s", index.of_schedule["s"], NOW, ZONE))
+        return busy(days_of(counts, "s", index.of_schedule["s"], NOW, ZONE))
 
     # Half past eleven in London is the next day in Berlin.
     assert take(*run(1, "2026-11-20T23:30:00Z", "failed")) == [("2026-11-21", 1, 1)]
@@ -60,7 +60,7 @@ def test_days_are_counted_on_and_a_retry_of_an_old_run_changes_its_day() -> None
 
 
 def test_a_year_of_days_begins_on_a_monday_and_ends_today() -> None:
-    days = DayCounts().of("s", [], NOW, ZONE)
+    days = days_of(PeriodCounts(), "s", [], NOW, ZONE)
     assert (days[0].day, days[-1].day) == ("2025-11-24", "2026-11-28")
     assert datetime.fromisoformat(days[0].day).weekday() == 0
 

@@ -10,8 +10,6 @@ import pytest
 from schedule_world import World, world_of
 from service import Service, WaitFor
 
-from scheduler.web.schedule_api import RESPONSES, ROUTES
-
 PARAMS = {"region": "eu", "days": 7, "full": False, "tags": ["a"]}
 
 
@@ -22,7 +20,7 @@ def world(service: Service, wait_for: WaitFor) -> Iterator[World]:
     dag = service.root / "dags" / "d.yaml"
     dag.write_bytes(msgspec.json.encode({**msgspec.json.decode(dag.read_bytes()), "params": PARAMS}))
     service.schedule("daily", "30 6 * * *", "dags/d.yaml", params={"region": "us"})
-    service.schedule("often", "*/5 * * * *", service.dag("e", "true"), tenant="other")
+    service.schedule("often", "*/5 * * * *", service.dag("e", "true"), tenant="other", tags=["billing", "nightly"])
     with world_of(service, wait_for) as found:
         yield found
 
@@ -45,11 +43,25 @@ def test_schedules_come_by_cursor_each_with_its_plain_words(world: World) -> Non
     first = world.get("/api/v1/schedules?limit=1").json()
     assert [each["schedule_id"] for each in first["items"]] == ["daily"]
     assert "06:30" in first["items"][0]["words"]
-    second = world.get(f"/api/v1/schedules?limit=1&cursor={first['next']}").json()
+    second = world.get(f"/api/v1/schedules?limit=1&cursor={first['next_cursor']}").json()
     assert [each["schedule_id"] for each in second["items"]] == ["often"]
-    assert second["next"] is None
+    assert second["next_cursor"] is None
     assert [each["schedule_id"] for each in world.get("/api/v1/schedules?tenant=other").json()["items"]] == ["often"]
     assert world.get("/api/v1/schedules?q=AIL").json()["items"][0]["schedule_id"] == "daily"
+
+
+def test_schedules_tell_their_tags_and_are_found_by_them(world: World) -> None:
+    def asked(query: str) -> dict[str, list[str]]:
+        return {each["schedule_id"]: each["tags"] for each in world.get(f"/api/v1/schedules{query}").json()["items"]}
+
+    started(world)
+    tags = ["billing", "nightly"]
+    assert asked("") == {"daily": [], "often": tags}
+    assert asked("?tag=nightly") == asked("?tag=billing&tenant=other&q=oft&status=never") == {"often": tags}
+    assert asked("?tag=billing&tenant=test") == asked("?tag=bill") == asked("?tag=billing&cursor=often") == {}
+    assert world.get("/api/v1/schedules/often").json()["schedule"]["tags"] == tags
+    world.service.schedule("daily", "30 6 * * *", "dags/d.yaml", params={"region": "us"}, tags=["billing"])
+    world.wait_for(lambda: asked("?tag=billing") == {"daily": ["billing"], "often": tags}, 20, "the tag of the other")
 
 
 def test_what_cannot_be_asked_for_is_refused_with_what_can(world: World) -> None:
@@ -63,7 +75,7 @@ def test_what_cannot_be_asked_for_is_refused_with_what_can(world: World) -> None
 
 def test_a_trigger_is_recorded_with_the_params_read_by_their_defaults_and_the_user(world: World) -> None:
     started(world)
-    answer = world.post("/schedules/daily/trigger", **{"param.days": "3", "param.region": "7", "param.full": "true"})
+    answer = world.post("/schedules/daily/trigger", texts={"days": "3", "region": "7", "full": "true"})
     assert answer.status_code == 200, answer.text
     (event,) = world.service.events("run_requested")
     assert event["by"] == "ana@dashboard"
@@ -75,7 +87,7 @@ def test_a_trigger_is_recorded_with_the_params_read_by_their_defaults_and_the_us
 
 def test_params_that_the_dag_does_not_take_are_refused(world: World) -> None:
     started(world)
-    wrong = world.post("/schedules/daily/trigger", **{"param.days": "many"})
+    wrong = world.post("/schedules/daily/trigger", texts={"days": "many"})
     assert (wrong.status_code, detail(wrong)) == (400, "days=many: the default is 7; write JSON")
     unknown = world.post("/schedules/daily/trigger", params={"regoin": "eu"})
     assert unknown.status_code == 400
@@ -127,16 +139,16 @@ def test_a_schedule_that_its_tenant_holds_says_so_when_it_is_resumed(world: Worl
 def test_a_backfill_is_counted_first_and_then_asked_for(world: World) -> None:
     started(world)
     first = (datetime.now(UTC) - timedelta(days=3)).date().isoformat()
-    plan = world.post("/schedules/daily/backfill", **{"from": first, "dry_run": "yes"}).json()
+    plan = world.post("/schedules/daily/backfill", **{"from": first, "dry_run": True}).json()
     assert plan["count"] in (3, 4)
     assert "Run them?" in plan["confirm"]
     assert world.service.events("backfill_requested") == []
-    done = world.post("/schedules/daily/backfill", **{"from": first, "max_parallel": "2", "only_missing": "yes"}).json()
+    done = world.post("/schedules/daily/backfill", **{"from": first, "max_parallel": 2, "only_missing": True}).json()
     (event,) = world.service.events("backfill_requested")
     assert (event["by"], event["total"], event["max_parallel"]) == ("ana@dashboard", plan["count"], 2)
     world.wait_for(lambda: world.service.events("backfill_finished"), 60, "the end of the backfill")
     assert done["count"] == plan["count"]
-    missing = world.post("/schedules/daily/backfill", **{"from": first, "only_missing": "yes"})
+    missing = world.post("/schedules/daily/backfill", **{"from": first, "only_missing": True})
     assert (missing.status_code, detail(missing)) == (409, "a run of each of these fire times has succeeded already")
 
 
@@ -172,9 +184,3 @@ def test_a_schedule_whose_file_has_a_fault_is_not_triggered(world: World) -> Non
         lambda: world.get("/api/v1/schedules/daily").json()["schedule"]["state"] == "invalid", 20, "the fault on record"
     )
     assert "daily.yaml:" in world.get("/api/v1/schedules/daily").json()["schedule"]["why"]
-
-
-def test_each_answer_names_its_type() -> None:
-    assert RESPONSES.keys() == {route.path for route in ROUTES}
-    for told in RESPONSES.values():
-        assert msgspec.json.schema(told)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, expect
 from schedule_world import World, browser_page, world_of
 from service import Service, WaitFor
 
@@ -64,6 +64,55 @@ def test_the_list_is_complete_without_a_script(browser: Browser, world: World) -
         assert page.locator("tbody tr").count() == 1
 
 
+def record_tagged(world: World, tags: list[str]) -> None:
+    """Record twenty schedules with two of the tags each, and one that has none."""
+    spec = {"cron": "0 5 * * *", "timezone": "UTC", "enabled": True, "dag": "d"}
+    size = len(tags)
+    specs = {f"t{n:02}": {**spec, "tags": [tags[n % size], tags[(n + 1) % size]]} for n in range(20)}
+    record_event({"event": "schedules_loaded", "specs": {**specs, "plain": spec}}, world.service.log)
+
+
+def test_a_tag_in_a_row_and_on_a_page_leads_to_all_that_have_it(browser: Browser, world: World) -> None:
+    record_tagged(world, ["billing", "nightly", "ops", "east"])
+    world.open()
+    with browser_page(browser, world, has_scripts=False) as page:
+        page.goto("/schedules")
+        expect(page.locator("tr", has=page.locator("a", has_text="plain")).locator(".tags")).to_have_count(0)
+        page.locator("tr", has=page.locator("a", has_text="t03")).get_by_role("link", name="billing").click()
+        expect(page.locator("#head .facts")).to_have_text("10 of 21")
+        assert page.url.endswith("/schedules?tag=billing")
+        assert page.input_value("#f-tag") == "billing"
+        assert [each.split()[0] for each in page.locator("tbody th").all_inner_texts()[:3]] == ["t00", "t03", "t04"]
+        page.select_option("#f-tag", "nightly")
+        page.fill("#f-q", "t00")
+        page.click("text=Show")
+        expect(page.locator("tbody tr")).to_have_count(1)
+        page.get_by_role("link", name="t00").click()
+        page.locator("#head").get_by_role("link", name="nightly").click()
+        expect(page.locator("tbody tr")).to_have_count(10)
+        page.click("text=Show all")
+        expect(page.locator("tbody tr")).to_have_count(21)
+
+
+def test_many_tags_are_typed_and_offered(browser: Browser, world: World) -> None:
+    tags = [f"tag-{number}" for number in range(40)]
+    record_tagged(world, tags)
+    more = {f"more{n}": {"cron": "0 5 * * *", "dag": "d", "tags": [f"{n}.{m}" for m in range(20)]} for n in range(40)}
+    record_event({"event": "schedules_loaded", "specs": more}, world.service.log)
+    world.open()
+    with browser_page(browser, world) as page:
+        page.goto("/schedules")
+        expect(page.locator("datalist#tags option")).to_have_count(500)
+        expect(page.locator("datalist#tags option", has_text=re.compile("^tag-3$"))).to_have_count(1)
+        page.fill("#f-tag", "tag-3")
+        page.click("text=Show")
+        expect(page.locator("tbody tr")).to_have_count(2)
+        assert page.input_value("#f-tag") == "tag-3"
+        page.fill("#f-tag", "none")
+        page.click("text=Show")
+        expect(page.locator("#list .none")).to_have_text("No schedule is so.")
+
+
 def test_ten_hundred_rows_come_a_hundred_a_page(world: World) -> None:
     specs = {
         f"s{number:04}": {"cron": "0 5 * * *", "timezone": "UTC", "enabled": True, "dag": "d"} for number in range(250)
@@ -110,7 +159,7 @@ def test_what_its_file_says_is_shown_as_it_stands_there_now(world: World) -> Non
 
 
 def test_hostile_names_and_reasons_are_shown_as_text(browser: Browser, world: World) -> None:
-    spec = {"cron": HOSTILE, "timezone": HOSTILE, "enabled": True, "dag": HOSTILE, "tenant": HOSTILE}
+    spec = {"cron": HOSTILE, "timezone": HOSTILE, "enabled": True, "dag": HOSTILE, "tenant": HOSTILE, "tags": [HOSTILE]}
     record_event({"event": "schedules_loaded", "specs": {HOSTILE: spec, "b'?&": spec}}, world.service.log)
     record_event(
         {"event": "schedule_skipped", **fire(HOSTILE, 1), "reason": HOSTILE, "open_run": HOSTILE}, world.service.log
@@ -123,6 +172,7 @@ def test_hostile_names_and_reasons_are_shown_as_text(browser: Browser, world: Wo
     for path in (
         "/schedules",
         "/schedules?status=paused",
+        "/schedules?tag=%3Cimg%20src=x",
         "/schedules/%3Cimg%20src=x%20onerror=%22document.title=1%22%3E",
     ):
         page = world.page(path)

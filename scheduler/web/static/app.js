@@ -52,16 +52,25 @@ async function refresh() {
   if (again) refresh();
 }
 
+function rowsOf(part) {
+  return [...part.querySelectorAll("[data-row]")];
+}
+
+function nameOf(row) {
+  return `${row.querySelector("a")?.textContent} ${row.querySelector(".status")?.className}`;
+}
+
 function replaceLive(page) {
   for (const fresh of page.querySelectorAll("[data-live]")) {
     const old = document.getElementById(fresh.id);
     if (!old || old.contains(document.activeElement) && document.activeElement.matches("input, select, textarea")) continue;
-    const before = old.dataset.shown ?? "";
     const after = fresh.innerHTML;
-    if (before === after) continue;
+    if (old.dataset.shown === after) continue;
+    const known = new Set(rowsOf(old).map(nameOf));
     old.innerHTML = after;
     old.dataset.shown = after;
-    if (before) old.classList.remove("changed"), void old.offsetWidth, old.classList.add("changed");
+    // Only what has come is pointed out: a page that flashes all the time tells nothing.
+    for (const row of rowsOf(old)) if (known.size && !known.has(nameOf(row))) row.classList.add("changed");
   }
   tellTime();
   selectRow(rowNumber, false);
@@ -76,8 +85,15 @@ function follow() {
   stream.addEventListener("change", refresh);
   // What changed between the page and the stream, nobody tells: it is looked at once more.
   stream.onopen = () => { light.className = "live"; light.textContent = "live"; refresh(); };
-  stream.onerror = () => { light.className = "live lost"; light.textContent = "lost"; };
+  stream.onerror = () => {
+    light.className = "live lost"; light.textContent = "lost";
+    // It is not tried again: the session may be over, and then the page leads to the login.
+    if (stream.readyState === EventSource.CLOSED) refresh();
+  };
   addEventListener("pagehide", () => stream.close());
+  // How much of the machine a process takes is in no event.
+  const every = Number(document.querySelector("[data-every]")?.dataset.every ?? 0) * 1000;
+  if (every) setInterval(() => { if (!document.hidden && performance.now() - refreshedAt > every) refresh(); }, 1000);
 }
 
 // -- keys -------------------------------------------------------------------------------------------------------------
@@ -125,9 +141,19 @@ addEventListener("submit", async (event) => {
   event.preventDefault();
   const question = event.submitter?.dataset.confirm ?? form.dataset.confirm;
   if (question && !confirm(question)) return;
-  const values = Object.fromEntries(new FormData(form, event.submitter));
-  await act(form, values);
+  await act(form, valuesOf(form, event.submitter));
 });
+
+// As the API takes them: numbers and ticks as such, params as the texts that were written, nothing that is empty.
+function valuesOf(form, submitter) {
+  const values = {};
+  for (const [name, text] of new FormData(form, submitter)) {
+    const type = form.elements[name]?.type;
+    if (name.startsWith("param.")) (values.texts ??= {})[name.slice(6)] = text;
+    else if (text !== "") values[name] = type === "number" ? Number(text) : type === "checkbox" || text;
+  }
+  return values;
+}
 
 async function act(form, values) {
   const buttons = form.querySelectorAll("button");
@@ -140,7 +166,7 @@ async function act(form, values) {
     const told = await answer.json();
     if (answer.ok && told.confirm) {
       // What it would come to was asked for; now it is asked for itself.
-      if (confirm(told.confirm)) await act(form, {...values, dry_run: "no"});
+      if (confirm(told.confirm)) await act(form, {...values, dry_run: false});
       buttons.forEach((button) => button.disabled = false);
       return;
     }

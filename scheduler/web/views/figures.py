@@ -8,13 +8,13 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from scheduler.web.period_counts import BAD
 from scheduler.web.run_index import RunIndex, RunRow
 
 __all__ = ["WINDOWS", "Bin", "Figures", "bins_of", "figures_of", "quantile"]
 
 # How long each window is, and into how many parts it is drawn.
 WINDOWS = {"1h": (3600, 60), "24h": (86_400, 96), "30d": (30 * 86_400, 120)}
-_BAD = ("failed", "timeout", "crashed")
 
 
 class Bin(msgspec.Struct):
@@ -56,7 +56,7 @@ def figures_of(index: RunIndex, window: str, now_s: float) -> Figures:
     return Figures(
         window=window,
         runs=len(ended),
-        failures=sum(row.status in _BAD for row in ended),
+        failures=sum(row.status in BAD for row in ended),
         success_rate=good / len(counted) if counted else None,
         runs_per_hour=round(len(ended) * 3600 / length_s, 3),
         late_p50_s=quantile(late, 50),

@@ -10,12 +10,13 @@ from pathlib import Path
 import msgspec
 
 from scheduler.audit.report import Report
+from scheduler.service_processes import NoService, Service
 from scheduler.web.feed import Feed
 from scheduler.web.incidents import Death
+from scheduler.web.processes import Processes
 from workers.segments import list_segments
 from workers.settings import Settings
 
-from .now import Processes
 from .schedules import FaultRow, faults_of
 
 __all__ = ["Audit", "Disk", "Health", "LogFacts", "disk_of", "health_view", "logs_of"]
@@ -58,8 +59,7 @@ class Health(msgspec.Struct):
 
     at_s: float
     problems: list[str]
-    supervisor_pid: int | None
-    uptime_s: float | None
+    supervisor: Service | NoService
     audit: Audit
     logs: list[LogFacts]
     corrupt_lines: int
@@ -80,8 +80,7 @@ def health_view(
     health = Health(
         at_s=now.timestamp(),
         problems=[],
-        supervisor_pid=supervisor.get("pid"),
-        uptime_s=supervisor.get("uptime_s"),
+        supervisor=supervisor,
         audit=audit,
         logs=logs,
         corrupt_lines=feed.corrupt,
@@ -92,7 +91,7 @@ def health_view(
         listeners=feed.listeners(),
         is_caught_up=feed.is_caught_up,
     )
-    health.problems = _problems(health, str(supervisor.get("reason") or ""))
+    health.problems = _problems(health)
     return health
 
 
@@ -121,9 +120,9 @@ def _log(name: str, path: str) -> LogFacts:
     return LogFacts(name, path, total, len(segments), segments[0].first_seq if segments else None)
 
 
-def _problems(health: Health, reason: str) -> list[str]:
-    problems = [f"the service is down: {reason}"] if health.supervisor_pid is None else []
-    report = health.audit.report
+def _problems(health: Health) -> list[str]:
+    supervisor, report = health.supervisor, health.audit.report
+    problems = [f"the service is down: {supervisor.reason}"] if isinstance(supervisor, NoService) else []
     if report is not None and not report.is_clean:
         refuted = ", ".join(each.guarantee for each in report.findings if each.violations)
         problems.append(f"the audit refutes {refuted}")

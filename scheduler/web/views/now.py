@@ -3,44 +3,44 @@
 from __future__ import annotations
 
 import heapq
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 
 import msgspec
+from msgspec.structs import asdict
 
 from scheduler.history import History, Run
 from scheduler.run_queue import RunQueue
-from scheduler.status import processes
+from scheduler.service_processes import WorkerFacts
+from scheduler.status import ServiceFacts, approvals_of, drain_of, health_of, problems_of
 from scheduler.web.feed import Feed
 from scheduler.web.fire_times import Fire
+from scheduler.web.period_counts import BAD
+from scheduler.web.processes import Processes
 from scheduler.web.run_index import RunIndex, RunRow
 from workers.events import time_of
 
 from .figures import Figures, figures_of, quantile, recent_rows
+from .lanes import Lane, lanes_of
 
-__all__ = ["Now", "Processes", "Question", "WaitingRun", "Worker", "now_view"]
+__all__ = ["Failing", "Now", "WaitingRun", "Worker", "now_view"]
 
 _SHOWN = 50
+_FAULTS = 10
+_FAILING = 12
 _FAILURES_S = 86_400.0
 _LENGTHS = 50
-_PROCESSES_S = 1.0
 
 
-class Worker(msgspec.Struct):
-    """A worker process and what it does. `p50_s` and `p95_s` are those of the last good runs of the schedule."""
+class Worker(WorkerFacts):
+    """A worker and what its run is. `p50_s` and `p95_s` are those of the last good runs of the schedule."""
 
-    pid: int
-    state: str
-    run_id: str | None
     schedule_id: str | None
     tasks: list[str]
-    elapsed_s: float | None
     p50_s: float | None
     p95_s: float | None
-    cpu_s: float | None
-    rss_bytes: int | None
 
 
 class WaitingRun(msgspec.Struct):
@@ -54,48 +54,31 @@ class WaitingRun(msgspec.Struct):
     is_parked: bool
 
 
-class Question(msgspec.Struct):
-    """An approval that a run asks for."""
+class Failing(msgspec.Struct):
+    """A schedule, or without one a DAG, of which runs have failed in 24 hours: how many, and the last of them.
 
-    run_id: str
-    task_id: str
-    message: str
-    asked_s: float | None
-    until_s: float | None
+    `is_mended` says that a later run has succeeded.
+    """
+
+    schedule_id: str
+    dag: str
+    count: int
+    last: RunRow
+    is_mended: bool
 
 
-class Now(msgspec.Struct):
+class Now(ServiceFacts):
     """The state of the service at a glance."""
 
-    at_s: float
-    health: str
-    problems: list[str]
-    is_caught_up: bool
-    supervisor_pid: int | None
-    max_parallel: int
-    uptime_s: float | None
-    drained_by: str | None
     workers: list[Worker]
+    at_s: float
+    is_caught_up: bool
     waiting: list[WaitingRun]
     waiting_count: int
-    questions: list[Question]
-    failures: list[RunRow]
+    failing: list[Failing]
+    lanes: list[Lane]
     fires: list[Fire]
     figures: Figures
-
-
-class Processes:
-    """The processes of the service, looked up at most once a second: a look at all of them takes milliseconds."""
-
-    def __init__(self) -> None:
-        self._at = float("-inf")
-        self._found: tuple[dict[str, Any], list[dict[str, Any]]] = ({}, [])
-
-    def look(self, history: History, now: datetime) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        """Return the supervisor and the workers."""
-        if time.monotonic() - self._at > _PROCESSES_S:
-            self._found, self._at = processes(history, now), time.monotonic()
-        return self._found
 
 
 def now_view(feed: Feed, found: Processes, now: datetime, window: str = "24h") -> Now:
@@ -103,41 +86,39 @@ def now_view(feed: Feed, found: Processes, now: datetime, window: str = "24h") -
     history, index, now_s = feed.history, feed.index, now.timestamp()
     supervisor, workers = found.look(history, now)
     waiting = list(_waiting(history, now_s))
-    problems = list(_problems(feed, supervisor, workers))
-    drain = history.drain
+    log = feed.settings.state_path
+    problems = list(problems_of(history, supervisor, workers, feed.corrupt, log, most_faults=_FAULTS))
+    problems += [feed.problem] if feed.problem else []
+    failing = _failing(index, now_s)
+    at_work = [_worker(each, index) for each in workers]
+    first = [*(each.schedule_id for each in failing), *(each.schedule_id for each in at_work)]
     return Now(
-        at_s=now_s,
-        health="down" if supervisor.get("pid") is None else "degraded" if problems else "well",
+        health=health_of(supervisor, problems),
         problems=problems,
+        supervisor=supervisor,
+        workers=at_work,
+        approvals=[each for run in history.runs.values() for each in approvals_of(run, now)],
+        drain=drain_of(history),
+        at_s=now_s,
         is_caught_up=feed.is_caught_up,
-        supervisor_pid=supervisor.get("pid"),
-        max_parallel=int(supervisor.get("max_parallel") or 0),
-        uptime_s=supervisor.get("uptime_s"),
-        drained_by=str(drain.get("by")) if drain is not None else None,
-        workers=[_worker(each, index) for each in workers],
         waiting=heapq.nlargest(_SHOWN, waiting, key=lambda each: each.waits_s or 0.0),
         waiting_count=len(waiting),
-        questions=list(_questions(history)),
-        failures=list(_failures(index, now_s)),
+        failing=failing[:_FAILING],
+        lanes=lanes_of(feed, first, window, now_s),
         fires=feed.fire_times.soonest(history, now, 12),
         figures=figures_of(index, window, now_s),
     )
 
 
-def _worker(facts: dict[str, Any], index: RunIndex) -> Worker:
-    row = index.by_id.get(str(facts["run_id"]))
+def _worker(facts: WorkerFacts, index: RunIndex) -> Worker:
+    row = index.by_id.get(facts.run_id or "")
     lengths = sorted(_lengths(index, row.schedule_id)) if row is not None and row.schedule_id else []
     return Worker(
-        pid=facts["pid"],
-        state=facts["state"],
-        run_id=facts["run_id"],
+        **asdict(facts),
         schedule_id=row.schedule_id if row is not None else None,
-        tasks=sorted(index.at_work.get(str(facts["run_id"]), ())),
-        elapsed_s=facts["elapsed_s"],
+        tasks=sorted(index.at_work.get(facts.run_id or "", ())),
         p50_s=quantile(lengths, 50),
         p95_s=quantile(lengths, 95),
-        cpu_s=facts["cpu_s"],
-        rss_bytes=facts["rss_bytes"],
     )
 
 
@@ -187,31 +168,23 @@ def _wait_text(row: dict[str, Any]) -> str:
     return f"task `{task}` waits until {at:%Y-%m-%d %H:%M:%S} UTC" if at else f"task `{task}` waits"
 
 
-def _questions(history: History) -> Iterator[Question]:
-    for run in history.runs.values():
-        for task_id, asked in run.questions.items():
-            message, until_s = str(asked.get("message") or ""), time_of(asked.get("until"))
-            yield Question(run.run_id, task_id, message, time_of(asked.get("timestamp")), until_s)
+def _failing(index: RunIndex, now_s: float) -> list[Failing]:
+    """Return what has failed of late: what still does before what runs well again, the newest first."""
+    found: dict[tuple[str, str], Failing] = {}
+    for row in recent_rows(index, now_s - _FAILURES_S):
+        if row.ended_s is None or row.status not in BAD:
+            continue
+        key = (row.schedule_id, "" if row.schedule_id else row.dag)
+        known = found.setdefault(key, Failing(row.schedule_id, row.dag, 0, row, is_mended=False))
+        known.count += 1
+        if (known.last.ended_s or 0.0) <= row.ended_s:
+            known.last = row
+    for each in found.values():
+        each.is_mended = bool(each.schedule_id) and _ran_well_since(index, each)
+    return sorted(found.values(), key=lambda each: (each.is_mended, -(each.last.ended_s or 0.0)))
 
 
-def _failures(index: RunIndex, now_s: float) -> Iterable[RunRow]:
-    bad = ("failed", "timeout", "crashed")
-    rows = [row for row in recent_rows(index, now_s - _FAILURES_S) if row.ended_s and row.status in bad]
-    return heapq.nlargest(12, rows, key=lambda row: row.ended_s or 0.0)
-
-
-def _problems(feed: Feed, supervisor: dict[str, Any], workers: list[dict[str, Any]]) -> Iterator[str]:
-    if supervisor.get("pid") is None:
-        yield f"the service is down: {supervisor.get('reason')}"
-    if feed.history.drain is not None:
-        yield f"nothing starts: {feed.history.drain.get('by')} has drained it"
-    for fault in feed.history.faults[:10]:
-        place = f"{fault.get('file')}:{fault.get('line')}:{fault.get('col')}"
-        yield f"configuration fault at {place}: {fault.get('reason')}"
-    for worker in workers:
-        if worker["state"] == "gone":
-            yield f"run {worker['run_id']} is open but its process {worker['pid']} is gone"
-    if feed.corrupt:
-        yield f"{feed.corrupt} corrupt line(s) in the log"
-    if feed.problem:
-        yield feed.problem
+def _ran_well_since(index: RunIndex, failing: Failing) -> bool:
+    since_s = failing.last.ended_s or 0.0
+    newest = (row for row in islice(index.newest(failing.schedule_id), _LENGTHS) if row.status == "success")
+    return any((row.ended_s or 0.0) > since_s for row in newest)

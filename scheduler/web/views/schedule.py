@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
@@ -11,12 +11,12 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from scheduler.ahead import fires_ahead
+from scheduler.ahead import FireAhead, fires_ahead
 from scheduler.schedule_model import Schedule, zone_of
 from scheduler.web.book import Book, entry_text
-from scheduler.web.day_counts import Day
 from scheduler.web.feed import Feed
 from scheduler.web.incidents import NotRun
+from scheduler.web.period_counts import Day, days_of
 from scheduler.web.run_index import RunRow
 from scheduler.web.task_grid import GridRun, TaskGrid
 from workers.dag import Dag
@@ -131,7 +131,7 @@ def schedule_view(feed: Feed, name: str, now: datetime, side: FileSide, grid: li
         file=side,
         tasks=list(dict.fromkeys([*side.tasks, *found]))[:_MOST_TASKS],
         grid=grid,
-        days=feed.days.of(name, rows, now, _zone(schedule)),
+        days=days_of(feed.days, name, rows, now, _zone(schedule)),
         duration=_series((row, row.duration_s) for row in last),
         lateness=_series((row, row.late_s) for row in last),
         not_run=list(feed.incidents.not_run(name)),
@@ -185,17 +185,17 @@ def _in_force(feed: Feed, name: str) -> Schedule | None:
 
 
 def _ahead(schedule: Schedule | None, now: datetime) -> tuple[list[Ahead], str | None]:
-    rows: Sequence[Mapping[str, Any]] = []
+    rows: Sequence[FireAhead] = []
     if schedule is not None:
         with suppress(*_UNREADABLE):
             rows = fires_ahead([schedule], now, count=_AHEAD)
-    clock = "%H:%M" if all(row["utc"] is None or row["utc"][17:19] == "00" for row in rows) else "%H:%M:%S"
+    clock = "%H:%M" if all(row.utc is None or row.utc[17:19] == "00" for row in rows) else "%H:%M:%S"
     found = [
-        Ahead(time_of(row["utc"]) or 0.0, _local(schedule, row["fire_time"], clock), row["remark"])
+        Ahead(time_of(row.utc) or 0.0, _local(schedule, row.fire_time, clock), row.remark)
         for row in rows
-        if schedule is not None and row["utc"] is not None
+        if schedule is not None and row.fire_time is not None
     ]
-    silence = next((str(row["remark"]) for row in rows if row["utc"] is None), None)
+    silence = next((str(row.remark) for row in rows if row.utc is None), None)
     return found, silence if rows else "it is not in force"
 
 

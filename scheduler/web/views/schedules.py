@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import bisect
-import math
+import heapq
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from itertools import islice
 from typing import Any, NamedTuple
 
 import msgspec
 
 from scheduler.history import History
 from scheduler.pauses import Pause, Scope
+from scheduler.schedule_model import by_tag, tags_of
 from scheduler.web.feed import Feed
 from scheduler.web.run_index import RunRow
 from workers.errors import TickpoolError
 
 __all__ = [
-    "PAGE_ROWS", "SORTS", "STATUSES", "FaultRow", "Outcome", "Roster", "ScheduleList", "SchedulePage", "ScheduleRow",
+    "PAGE_ROWS", "SORTS", "STATUSES", "FaultRow", "Outcome", "Place", "Roster", "SchedulePage", "ScheduleRow",
     "Wanted", "faults_of", "row_of", "schedule_list", "schedule_page",
 ]  # fmt: skip
 
@@ -29,7 +29,12 @@ SORTS = ("name", "next")
 STATUSES = ("ok", "failing", "running", "never", "paused", "disabled", "invalid")
 BAD = ("failed", "timeout", "crashed")
 _OUTCOMES = 20
+# So many are offered, those that most schedules have; any other may be typed.
+_MOST_TAGS = 500
 _OPEN = ("queued", "running", "parked")
+# A place in the order of schedules: the next fire time, where that is the order, and the name.
+Place = tuple[float, str]
+_NEVER_S = 1e12
 _TELLS_NOTHING = (*_OPEN, "cancelled")
 _NAMED = re.compile(r"schedule `([^`]+)`")
 _UNREADABLE = (TickpoolError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError, OSError)
@@ -60,6 +65,7 @@ class ScheduleRow(msgspec.Struct):
 
     schedule_id: str
     tenant: str
+    tags: list[str]
     dag: str
     words: str
     timezone: str
@@ -86,33 +92,30 @@ class SchedulePage(msgspec.Struct):
     pages: int
     known: int
     tenants: list[str]
+    tags: list[str]
     faults: list[FaultRow]
 
 
-class ScheduleList(msgspec.Struct):
-    """Schedules in order of name; `next` is the cursor of those that follow, None at the end."""
-
-    items: list[ScheduleRow]
-    next: str | None
-
-
 class Wanted(NamedTuple):
-    """What is asked for: a text of the name or the DAG, a tenant, one of STATUSES, one of SORTS; empty is any."""
+    """What is asked for: a part of name or DAG, a tenant, a tag, one of STATUSES, one of SORTS; empty is any."""
 
     q: str = ""
     tenant: str = ""
+    tag: str = ""
     status: str = ""
     sort: str = "name"
 
 
 class Roster:
-    """The names in order, the tenants, and what is searched; made anew when schedules were loaded."""
+    """The names in order, the tenants, the tags, and what is searched; made anew when schedules were loaded."""
 
     def __init__(self) -> None:
         self._version: object = None
         self.names: list[str] = []
         self.tenants: dict[str, str] = {}
         self.all_tenants: list[str] = []
+        self.all_tags: list[str] = []
+        self._tagged: dict[str, set[str]] = {}
         self._texts: dict[str, str] = {}
 
     def refresh(self, feed: Feed) -> None:
@@ -123,17 +126,23 @@ class Roster:
         self.names = sorted(specs)
         self.tenants = {name: str(spec.get("tenant") or "default") for name, spec in specs.items()}
         self.all_tenants = sorted(set(self.tenants.values()))
+        self._tagged = by_tag(specs)
+        self.all_tags = sorted(heapq.nlargest(_MOST_TAGS, self._tagged, key=lambda tag: len(self._tagged[tag])))
         self._texts = {name: f"{name}\n{spec.get('dag')}".lower() for name, spec in specs.items()}
         self._version = feed.loads
 
     def wanted(self, feed: Feed, wanted: Wanted, now: datetime, names: Sequence[str] | None = None) -> Iterator[str]:
         """Yield the names that are asked for, of these or of all, in their order."""
+        names = self.names if names is None else names
+        if wanted.tag:
+            tagged = self._tagged.get(wanted.tag, ())
+            names = [name for name in names if name in tagged]
         if not (wanted.q or wanted.tenant or wanted.status):
-            yield from self.names if names is None else names
+            yield from names
             return
         text = wanted.q.strip().lower()
         is_so = _test_of(feed, wanted.status, now, self.tenants)
-        for name in self.names if names is None else names:
+        for name in names:
             if (not wanted.tenant or self.tenants[name] == wanted.tenant) and text in self._texts[name] and is_so(name):
                 yield name
 
@@ -143,23 +152,36 @@ def schedule_page(feed: Feed, roster: Roster, now: datetime, wanted: Wanted, pag
     roster.refresh(feed)
     names = list(roster.wanted(feed, wanted, now))
     if wanted.sort == "next":
-        held = _held_names(feed, now, roster.tenants)
-        due = {name: feed.fire_times.at_s(name) for name in names if name not in held}
-        names.sort(key=lambda name: due.get(name) or math.inf)
+        names = [name for _, name in sorted(_by_fire_time(feed, roster, now, names))]
     pages = max(1, -(-len(names) // PAGE_ROWS))
     page = min(max(1, page), pages)
     first = (page - 1) * PAGE_ROWS
     rows = _rows(feed, now, names[first : first + PAGE_ROWS])
     faults = faults_of(feed.history)[:10]
-    return SchedulePage(rows, first + 1, len(names), page, pages, len(roster.names), roster.all_tenants, faults)
+    known, tenants, tags = len(roster.names), roster.all_tenants, roster.all_tags
+    return SchedulePage(rows, first + 1, len(names), page, pages, known, tenants, tags, faults)
 
 
-def schedule_list(feed: Feed, roster: Roster, now: datetime, wanted: Wanted, after: str, limit: int) -> ScheduleList:
-    """Return the schedules that are asked for and come after a name, in order of name."""
+def schedule_list(
+    feed: Feed, roster: Roster, now: datetime, wanted: Wanted, after: Place | None, limit: int
+) -> tuple[list[ScheduleRow], Place | None, int]:
+    """Return those asked for behind a place, the place of the last where more follow, and how many there are in all."""
     roster.refresh(feed)
-    behind = islice(roster.names, bisect.bisect_right(roster.names, after) if after else 0, None)
-    names = list(islice(roster.wanted(feed, wanted, now, list(behind)), limit + 1))
-    return ScheduleList(_rows(feed, now, names[:limit]), names[limit - 1] if len(names) > limit else None)
+    names = list(roster.wanted(feed, wanted, now))
+    places = [(0.0, name) for name in names]
+    if wanted.sort == "next":
+        places = sorted(_by_fire_time(feed, roster, now, names))
+    first = 0 if after is None else bisect.bisect_right(places, after)
+    shown = places[first : first + limit]
+    rows = _rows(feed, now, [name for _, name in shown])
+    return rows, shown[-1] if first + limit < len(places) else None, len(places)
+
+
+def _by_fire_time(feed: Feed, roster: Roster, now: datetime, names: Sequence[str]) -> Iterator[Place]:
+    held = _held_names(feed, now, roster.tenants)
+    for name in names:
+        at_s = None if name in held else feed.fire_times.at_s(name)
+        yield _NEVER_S if at_s is None else at_s, name
 
 
 def row_of(feed: Feed, now: datetime, name: str) -> ScheduleRow:
@@ -206,6 +228,7 @@ def _row(
     return ScheduleRow(
         schedule_id=name,
         tenant=tenant,
+        tags=tags_of(spec),
         dag=str(spec.get("dag") or ""),
         words=feed.fire_times.words(feed.history, name) or str(spec.get("cron") or ""),
         timezone=str(spec.get("timezone") or "UTC"),

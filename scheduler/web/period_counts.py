@@ -1,4 +1,4 @@
-"""Runs and failures by day, of one schedule: counted once, and counted on from there."""
+"""Runs and failures by period, of one schedule: counted once, and counted on from there."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import msgspec
 
 from .run_index import RunRow
 
-__all__ = ["Day", "DayCounts"]
+__all__ = ["BAD", "Day", "PeriodCounts", "days_of"]
 
 BAD = ("failed", "timeout", "crashed")
 _WEEKS = 53
@@ -29,15 +29,14 @@ class Day(msgspec.Struct):
 class _Known(msgspec.Struct):
     """The counts of the first `count` runs, all of which have ended; `number` is that of the last one of them."""
 
-    days: list[date]
-    bounds: list[float]
+    bounds: Sequence[float]
     runs: list[int]
     failures: list[int]
     count: int = 0
     number: int = 0
 
 
-class DayCounts:
+class PeriodCounts:
     """A cache. It depends on the rows that have ended: tell it of each that changes, by `note`."""
 
     def __init__(self) -> None:
@@ -50,28 +49,39 @@ class DayCounts:
             if known is not None and row.number <= known.number:
                 del self._known[row.schedule_id]
 
-    def of(self, schedule_id: str, rows: Sequence[RunRow], now: datetime, zone: ZoneInfo) -> list[Day]:
-        """Return the days of 53 weeks up to today in the zone, whole weeks from a Monday on."""
-        days = _days(now.astimezone(zone).date())
+    def of(self, schedule_id: str, rows: Sequence[RunRow], bounds: Sequence[float]) -> tuple[list[int], list[int]]:
+        """Return how many runs were asked for, and how many of them failed, in each period.
+
+        `bounds` are where periods begin, in seconds since the epoch; the last one has no end. `rows` are those of the
+        schedule, oldest first.
+        """
         known = self._known.get(schedule_id)
-        if known is None or known.days != days:
-            bounds = [datetime(day.year, day.month, day.day, tzinfo=zone).timestamp() for day in days]
-            known = _Known(days, bounds, [0] * len(days), [0] * len(days))
+        if known is None or known.bounds != bounds:
+            first = bisect.bisect_left(rows, bounds[0], key=_asked_s)
+            known = _Known(bounds, [0] * len(bounds), [0] * len(bounds), first, rows[first - 1].number if first else 0)
             if len(self._known) >= _MOST_KNOWN:
                 self._known.clear()
             self._known[schedule_id] = known
-        self._count_on(known, rows)
-        runs, failures = list(known.runs), list(known.failures)
-        for row in rows[known.count :]:
-            _count(row, known.bounds, runs, failures)
-        return [Day(day.isoformat(), *counts) for day, *counts in zip(days, runs, failures, strict=True)]
-
-    @staticmethod
-    def _count_on(known: _Known, rows: Sequence[RunRow]) -> None:
         while known.count < len(rows) and rows[known.count].ended_s is not None:
             row = rows[known.count]
-            _count(row, known.bounds, known.runs, known.failures)
+            _count(row, bounds, known.runs, known.failures)
             known.count, known.number = known.count + 1, row.number
+        runs, failures = list(known.runs), list(known.failures)
+        for row in rows[known.count :]:
+            _count(row, bounds, runs, failures)
+        return runs, failures
+
+
+def days_of(counts: PeriodCounts, schedule_id: str, rows: Sequence[RunRow], now: datetime, zone: ZoneInfo) -> list[Day]:
+    """Return the days of 53 weeks up to today in the zone, whole weeks from a Monday on."""
+    days = _days(now.astimezone(zone).date())
+    bounds = [datetime(day.year, day.month, day.day, tzinfo=zone).timestamp() for day in days]
+    counted = counts.of(schedule_id, rows, bounds)
+    return [Day(day.isoformat(), *each) for day, *each in zip(days, *counted, strict=True)]
+
+
+def _asked_s(row: RunRow) -> float:
+    return row.asked_s or 0.0
 
 
 def _days(today: date) -> list[date]:
@@ -80,7 +90,7 @@ def _days(today: date) -> list[date]:
 
 
 def _count(row: RunRow, bounds: Sequence[float], runs: list[int], failures: list[int]) -> None:
-    at = bisect.bisect_right(bounds, row.asked_s or 0.0) - 1
+    at = bisect.bisect_right(bounds, _asked_s(row)) - 1
     if at >= 0:
         runs[at] += 1
         failures[at] += row.status in BAD
