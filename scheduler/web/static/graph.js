@@ -5,7 +5,7 @@
 {
   const place = document.getElementById("graph"), box = document.getElementById("graph-box");
   const tools = document.getElementById("graph-tools"), narrow = matchMedia("(max-width: 40rem)");
-  const LEAST_ZOOM = 0.2, LEGIBLE_ZOOM = 0.75, MOST_ZOOM = 2;
+  const LEAST_ZOOM = 0.1, LEGIBLE_ZOOM = 0.75, MOST_ZOOM = 2;
   const worker = new Worker("/static/layout.js");
   let layout = {key: ""}, asked = "", zoom = 1, focused = "", isShown = false;
 
