@@ -51,13 +51,13 @@ def test_what_is_open_is_the_form_and_the_static_files_and_nothing_below_another
 
 
 def test_a_route_that_is_added_is_behind_the_gate_by_being_a_route(tmp_path: Path) -> None:
-    async def metrics(_request: Request) -> Response:
+    async def added(_request: Request) -> Response:
         return Response("ticks 1")
 
     app = app_in(tmp_path)
-    app.routes.append(Route("/metrics", metrics))
-    app.routes.append(Mount("/deep", routes=[Route("/er", metrics)]))
-    for path in ("/metrics", "/deep/er"):
+    app.routes.append(Route("/added", added))
+    app.routes.append(Mount("/deep", routes=[Route("/er", added)]))
+    for path in ("/added", "/deep/er"):
         assert asking(app).get(path).status_code == 401
         assert asking(app).get(path, headers=bearer(VIEWER)).text == "ticks 1"
 
@@ -226,7 +226,8 @@ def test_an_id_is_judged_after_it_was_decoded(app: Starlette, client: TestClient
             continue
         for method in methods & {"GET", "POST"}:
             asked = path.replace("/x", f"/{name}")
-            answer = client.request(method, asked, headers={**bearer(OPERATOR), **PROGRAM, **HTML}, json={})
+            body = {"from": "2026-11-01"} if "backfill" in path else {"answer": "approve"} if "approvals" in path else {}
+            answer = client.request(method, asked, headers={**bearer(OPERATOR), **PROGRAM, **HTML}, json=body)
             assert answer.status_code in (404, 307), (method, asked)
             assert answer.headers.get("location", HERE).startswith(HERE)
             assert "<b>" not in answer.text or answer.headers["content-type"] == "application/problem+json"
