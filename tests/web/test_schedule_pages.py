@@ -231,9 +231,9 @@ def test_a_backfill_is_done_only_after_its_count_was_agreed_to(
         page.click("button:has-text('Count the runs')")
         page.wait_for_selector("button:has-text('Count the runs'):enabled")
         if is_wanted:
-            page.wait_for_selector("#toasts p:has-text('Backfill of 3 run(s) begins')")
+            page.wait_for_selector("#toasts p:has-text('Backfill of 3 runs begins')")
     assert asked
-    assert asked[0].startswith("3 run(s) of daily")
+    assert asked[0].startswith("3 runs of daily")
     assert [each["total"] for each in world.service.events("backfill_requested")] == ([3] if is_wanted else [])
 
 
