@@ -236,7 +236,8 @@ def test_an_id_is_judged_after_it_was_decoded(app: Starlette, client: TestClient
             continue
         for method in methods & {"GET", "POST"}:
             asked = path.replace("/x", f"/{name}")
-            body = {"from": "2026-11-01"} if "backfill" in path else {"answer": "approve"} if "approvals" in path else {}
+            bodies = {"backfill": {"from": "2026-11-01"}, "approvals": {"answer": "approve"}}
+            body = next((each for word, each in bodies.items() if word in path), {})
             answer = client.request(method, asked, headers={**bearer(OPERATOR), **PROGRAM, **HTML}, json=body)
             assert answer.status_code in (404, 307), (method, asked)
             assert answer.headers.get("location", HERE).startswith(HERE)
