@@ -26,6 +26,7 @@ from .history import Run, epoch
 from .limits import AtWork, Limits, is_by_hand, place_of
 from .open_runs import epoch_or_none
 from .run_order import rank_of
+from .text import counted
 
 __all__ = ["RunQueue"]
 
@@ -212,7 +213,7 @@ class RunQueue:
         tenant, pool = waiting.tenant, waiting.pool
         if self._at_work.is_pool_full(self.limits, pool):
             slots, names = self.limits.pools[pool], _names(self._at_work.of_pool(pool))
-            return f"pool `{pool}` has {slots} slot(s), taken by {names}"
+            return f"pool `{pool}` has {counted(slots, 'slot')}, taken by {names}"
         if self._at_work.is_tenant_full(self.limits, tenant):
             most, names = self.limits.max_parallel(tenant), _names(self._at_work.of_tenant(tenant))
             return f"tenant `{tenant}` may have {most} run(s) at work, and has {names}"

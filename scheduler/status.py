@@ -23,6 +23,7 @@ from workers.settings import Settings
 from .history import History, Run
 from .limits import AtWork, Tenant, is_by_hand, place_of
 from .service_processes import NoService, Service, WorkerFacts, age_s, processes
+from .text import counted
 
 __all__ = [
     "EXIT_CODES",
@@ -311,7 +312,7 @@ def problems_of(
     if isinstance(supervisor, NoService):
         yield f"the service is down: {supervisor.reason}"
     elif (size := sum(bool(worker.name) for worker in workers)) < (supervisor.max_parallel or 0):
-        yield f"{size} worker(s) of {supervisor.max_parallel} are there"
+        yield f"{size} of {counted(supervisor.max_parallel or 0, 'worker')} there"
     if history.drain is not None:
         yield f"nothing starts: {history.drain.get('by')} has drained it (`tickpool drain --off` ends that)"
     for fault in history.faults[:most_faults]:
@@ -321,4 +322,4 @@ def problems_of(
         if worker.state == "gone":
             yield f"run {worker.run_id} is open but its process {worker.pid} is gone"
     if corrupt:
-        yield f"{corrupt} corrupt line(s) in {log}"
+        yield f"{counted(corrupt, 'corrupt line')} in {log}"

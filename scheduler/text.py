@@ -8,7 +8,7 @@ from datetime import datetime
 
 from workers.terminal import clean
 
-__all__ = ["BLOCKS", "age", "ago", "bar", "columns", "local", "size", "span", "sparkline", "table"]
+__all__ = ["BLOCKS", "age", "ago", "bar", "columns", "counted", "local", "size", "span", "sparkline", "table"]
 
 # The levels of a sparkline; for a terminal that cannot show them, others.
 BLOCKS = "▁▂▃▄▅▆▇█"
@@ -47,6 +47,11 @@ def table(
 
 def _surplus(widths: dict[int, int], width: int | None) -> int:
     return 0 if width is None else sum(widths.values()) + _GAP * (len(widths) - 1) - width
+
+
+def counted(count: int, noun: str) -> str:
+    """Write how many there are: `1 run`, `1,204 runs`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def columns(text: str) -> int:

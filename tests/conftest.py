@@ -12,7 +12,7 @@ from service import Service, WaitFor
 from web import Web
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def wait_for() -> WaitFor:
     """Wait until `predicate()` is true, or fail after `timeout` seconds naming what never came."""
 

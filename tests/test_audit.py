@@ -144,7 +144,7 @@ def test_a_log_that_is_being_written_is_clean_too(service: Service, wait_for: Wa
     wait_for(lambda: len(service.events("run_started")) == 2)
     audited = tickpool(service, "audit")
     assert audited.returncode == 0, audited.stdout
-    assert "2 run(s) are running" in audited.stdout
+    assert "2 runs at work" in audited.stdout
     # The same moment, called quiet, is not.
     audited = tickpool(service, "audit", "--final")
     assert audited.returncode == 1
@@ -381,7 +381,7 @@ def test_verdicts_of_no_service_on_a_schedule_that_was_never_loaded_prove_nothin
     events = [event for event in short if event["event"] not in ("schedules_loaded", "supervisor_started")]
     report = audit(write_anew(tmp_path / "log", events), START, final=True)
     assert report.is_clean
-    assert any("no definition of 1 schedule(s) is on record (skips)" in note for note in report.notes)
+    assert any("no definition of 1 schedule is on record (skips)" in note for note in report.notes)
 
 
 def test_a_run_that_waits_while_a_worker_is_free(tmp_path: Path) -> None:
@@ -503,7 +503,7 @@ def test_lines_of_another_hand_and_a_torn_tail_are_told_and_are_no_violation(
         (b'{"event":"run_started","timestamp":"2026-03-01T13:00:00Z"}\n', "G4: this event cannot be used: KeyError"),
         (b'{"event":"run_started","run_id":[],"timestamp":"2026-03-01T13:00:00Z"}\n', "G4: this event cannot be used"),
         (b'{"event":"x","timestamp":12}\n', "G4: this event cannot be used"),
-        (b'{"event":"x","timestamp":"2026-03-01T13:00:00Z","seq":99999}\n', "line(s) are missing before it"),
+        (b'{"event":"x","timestamp":"2026-03-01T13:00:00Z","seq":99999}\n', "lines missing before it"),
         (b"[" * 3_000_000 + b"\n", "G4: this line is no event"),
     ],
     ids=["bytes", "no fields", "wrong type", "no time", "seq", "endless"],

@@ -233,4 +233,4 @@ def test_the_audit_refutes_a_backfill_that_was_forgotten(tmp_path: Path) -> None
     for event in asked_for(3):
         record_event(event, log)
     (violation,) = audit(log, datetime.now(UTC), final=True).violations
-    assert "is not finished: 3 slot(s) are left" in violation.text
+    assert "is not finished: 3 slots left" in violation.text

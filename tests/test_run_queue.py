@@ -426,7 +426,7 @@ def test_the_queue_says_what_a_run_waits_for() -> None:
     run_queue.apply(request("w.1"))
     assert {name: run_queue.why_waiting(name) for name in ("p0.1", "p1.1", "s2.1", "l.1", "q.2", "w.1")} == {
         "p0.1": "",
-        "p1.1": "pool `one` has 1 slot(s), taken by p0.1",
+        "p1.1": "pool `one` has 1 slot, taken by p0.1",
         "s2.1": "tenant `small` may have 2 run(s) at work, and has s0.1, s1.1",
         "l.1": "it is held until 2026-11-23T12:05:00Z",
         "q.2": "an older run of its schedule is open: q.1",

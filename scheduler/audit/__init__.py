@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 
 from scheduler.checkpoint import RUN_PARTS
+from scheduler.text import counted
 from workers.events import Event, decode_line, is_intact, iso
 from workers.numbered_lines import Block, numbered_lines
 
@@ -165,7 +166,7 @@ class _Auditor:
         if type(seq) is not int:
             return
         if self.first_seq:
-            what = f"{seq - self.seq} line(s) are missing before it" if seq > self.seq else "it was there before"
+            what = f"{counted(seq - self.seq, 'line')} missing before it" if seq > self.seq else "it was there before"
             self.ledger.violate("G4", f"this line has the seq {seq}, and {self.seq} is due: {what}")
         self.seq = seq
 

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from scheduler.history import epoch
+from scheduler.text import counted
 from workers.events import Event
 
 from .report import Ledger, Place
@@ -87,5 +88,5 @@ class BackfillBook:
     def conclude(self, *, final: bool) -> None:
         """Judge what is left where the log ends; `final` says that nothing may be."""
         for name, backfill in self._open.items() if final else ():
-            text = f"backfill `{name}` is not finished: {len(backfill.slots)} slot(s) are left"
+            text = f"backfill `{name}` is not finished: {counted(len(backfill.slots), 'slot')} left"
             self._ledger.violate("G5", text, backfill.place)

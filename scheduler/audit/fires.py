@@ -7,6 +7,7 @@ from typing import Any
 from scheduler.business_days import days_id, days_of_record
 from scheduler.history import epoch
 from scheduler.schedule_model import timing_of
+from scheduler.text import counted
 from scheduler.verdicts import calendar_of
 from workers.events import Event
 
@@ -139,7 +140,7 @@ class FireBook:
         unknown = [name for name, account in self._accounts.items() if not account.was_known]
         if unknown:
             names = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
-            self._ledger.notes.append(f"no definition of {len(unknown)} schedule(s) is on record ({names})")
+            self._ledger.notes.append(f"no definition of {counted(len(unknown), 'schedule')} is on record ({names})")
         for account in self._accounts.values():
             account.close(max(until, account.watermark))
 

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping
 from itertools import islice
 
+from scheduler.text import counted
 from workers.events import Event
 from workers.ids import is_run_id
 from workers.process import Identity, is_alive
@@ -262,9 +263,9 @@ class RunBook:
         for status, number in self._ends.items():
             self._ledger.count("G2", f"ended {status}"[:40], number)
         if running:
-            self._ledger.notes.append(f"{running} run(s) are running")
+            self._ledger.notes.append(f"{counted(running, 'run')} at work")
         if orphans:
-            text = f"{orphans} run(s) have no end yet, and their process is gone: the next service closes them"
+            text = f"{counted(orphans, 'run')} without an end or a process: the next service closes what is open"
             self._ledger.notes.append(text)
 
     def _waiting(self, schedule_id: str) -> dict[str, bool]:

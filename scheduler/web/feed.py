@@ -22,7 +22,7 @@ from workers.settings import Settings
 
 from .fire_times import FireTimes
 from .incidents import Incidents
-from .period_counts import PeriodCounts
+from .period_counts import PeriodCounts, asked_s, fire_s
 from .run_ends import RunEnds
 from .run_index import RunIndex
 
@@ -30,6 +30,7 @@ __all__ = ["Change", "Feed"]
 
 _LOOK_S = 0.04
 _RING = 5000
+_SEEN_WITHIN_S = 2.0
 # Longer than this in one go would hold up a page.
 _SLICE_S = 0.008
 
@@ -51,8 +52,8 @@ class Feed:
         self.index = RunIndex()
         self.fire_times = FireTimes()
         self.incidents = Incidents()
-        self.days = PeriodCounts()
-        self.lanes = PeriodCounts()
+        self.days = PeriodCounts(fire_s)
+        self.lanes = PeriodCounts(asked_s)
         self.ends = RunEnds()
         # How often schedules were loaded: who keeps what depends on their specs makes it anew when it has grown.
         self.loads = 0
@@ -103,6 +104,15 @@ class Feed:
                 yield _merged(await queue.get(), queue)
         finally:
             self._listeners.discard(queue)
+
+    async def until_seen(self, run_id: str, attempt: int = 1) -> None:
+        """Wait until pages know of an attempt that was asked for; for two seconds at most."""
+        deadline = time.monotonic() + _SEEN_WITHIN_S
+        while time.monotonic() < deadline:
+            row = self.index.by_id.get(run_id)
+            if row is not None and row.attempt >= attempt:
+                break
+            await asyncio.sleep(_LOOK_S / 2)
 
     def listeners(self) -> int:
         """Return how many listen."""

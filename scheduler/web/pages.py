@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
-from scheduler.text import size, span
+from scheduler.text import counted, size, span
 
 from . import draw
 from .desk import desk_of
@@ -46,7 +46,8 @@ def _templates() -> jinja2.Environment:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"span": span, "bytes": size, "percent": _percent, "moment": _moment, "iso": _iso}
+    environment.filters |= {"span": span, "bytes": size, "counted": counted}
+    environment.filters |= {"percent": _percent, "moment": _moment, "iso": _iso}
     environment.globals |= {"draw": draw, "signs": _SIGNS, "menu": MENU, "windows": list(WINDOWS)}
     return environment
 

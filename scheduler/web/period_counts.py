@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -11,7 +11,7 @@ import msgspec
 
 from .run_index import RunRow
 
-__all__ = ["BAD", "Day", "PeriodCounts", "days_of"]
+__all__ = ["BAD", "Day", "PeriodCounts", "asked_s", "days_of", "fire_s"]
 
 BAD = ("failed", "timeout", "crashed")
 _WEEKS = 53
@@ -19,7 +19,7 @@ _MOST_KNOWN = 500
 
 
 class Day(msgspec.Struct):
-    """A day, as `2026-11-28`: how many runs were asked for in it, and how many of those failed."""
+    """A day, as `2026-11-28`: how many runs have their fire time in it, and how many of those failed."""
 
     day: str
     runs: int = 0
@@ -37,9 +37,13 @@ class _Known(msgspec.Struct):
 
 
 class PeriodCounts:
-    """A cache. It depends on the rows that have ended: tell it of each that changes, by `note`."""
+    """A cache. It depends on the rows that have ended: tell it of each that changes, by `note`.
 
-    def __init__(self) -> None:
+    `at_s` is when a run counts: `asked_s`, or `fire_s`, which comes no later.
+    """
+
+    def __init__(self, at_s: Callable[[RunRow], float]) -> None:
+        self._at_s = at_s
         self._known: dict[str, _Known] = {}
 
     def note(self, rows: Iterable[RunRow]) -> None:
@@ -50,26 +54,32 @@ class PeriodCounts:
                 del self._known[row.schedule_id]
 
     def of(self, schedule_id: str, rows: Sequence[RunRow], bounds: Sequence[float]) -> tuple[list[int], list[int]]:
-        """Return how many runs were asked for, and how many of them failed, in each period.
+        """Return how many runs there are in each period, and how many of them failed.
 
         `bounds` are where periods begin, in seconds since the epoch; the last one has no end. `rows` are those of the
         schedule, oldest first.
         """
         known = self._known.get(schedule_id)
         if known is None or known.bounds != bounds:
-            first = bisect.bisect_left(rows, bounds[0], key=_asked_s)
+            first = bisect.bisect_left(rows, bounds[0], key=asked_s)
             known = _Known(bounds, [0] * len(bounds), [0] * len(bounds), first, rows[first - 1].number if first else 0)
             if len(self._known) >= _MOST_KNOWN:
                 self._known.clear()
             self._known[schedule_id] = known
         while known.count < len(rows) and rows[known.count].ended_s is not None:
             row = rows[known.count]
-            _count(row, bounds, known.runs, known.failures)
+            self._count(row, bounds, known.runs, known.failures)
             known.count, known.number = known.count + 1, row.number
         runs, failures = list(known.runs), list(known.failures)
         for row in rows[known.count :]:
-            _count(row, bounds, runs, failures)
+            self._count(row, bounds, runs, failures)
         return runs, failures
+
+    def _count(self, row: RunRow, bounds: Sequence[float], runs: list[int], failures: list[int]) -> None:
+        at = bisect.bisect_right(bounds, self._at_s(row)) - 1
+        if at >= 0:
+            runs[at] += 1
+            failures[at] += row.status in BAD
 
 
 def days_of(counts: PeriodCounts, schedule_id: str, rows: Sequence[RunRow], now: datetime, zone: ZoneInfo) -> list[Day]:
@@ -80,17 +90,16 @@ def days_of(counts: PeriodCounts, schedule_id: str, rows: Sequence[RunRow], now:
     return [Day(day.isoformat(), *each) for day, *each in zip(days, *counted, strict=True)]
 
 
-def _asked_s(row: RunRow) -> float:
+def asked_s(row: RunRow) -> float:
+    """Return when a run was asked for."""
     return row.asked_s or 0.0
+
+
+def fire_s(row: RunRow) -> float:
+    """Return the fire time of a run: one of a backfill counts where it belongs."""
+    return asked_s(row) if row.fire_s is None else row.fire_s
 
 
 def _days(today: date) -> list[date]:
     first = today - timedelta(days=today.weekday() + 7 * (_WEEKS - 1))
     return [first + timedelta(days=number) for number in range((today - first).days + 1)]
-
-
-def _count(row: RunRow, bounds: Sequence[float], runs: list[int], failures: list[int]) -> None:
-    at = bisect.bisect_right(bounds, _asked_s(row)) - 1
-    if at >= 0:
-        runs[at] += 1
-        failures[at] += row.status in BAD

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -42,8 +40,6 @@ __all__ = [
 ]  # fmt: skip
 
 _OPEN = ("queued", "running", "parked")
-# The feed looks every 40 ms; what was recorded just now is there within this time.
-_SEEN_WITHIN_S = 2.0
 
 
 async def list_runs(request: Request, query: RunsQuery) -> RunList:
@@ -139,10 +135,5 @@ async def answer_question(request: Request, body: AnswerBody) -> Done:
 async def _done(request: Request, change: Callable[[], Done]) -> Done:
     """Record a change in a thread, and return once the pages know of it."""
     done = await in_thread(change)
-    index, deadline = desk_of(request).feed.index, time.monotonic() + _SEEN_WITHIN_S
-    while time.monotonic() < deadline:
-        row = index.by_id.get(done.run_id or "")
-        if row is not None and row.attempt >= (done.attempt or 1):
-            break
-        await asyncio.sleep(0.02)
+    await desk_of(request).feed.until_seen(done.run_id or "", done.attempt or 1)
     return done

@@ -18,7 +18,7 @@ from scheduler.moments import InvalidMoment, InvalidUntil, read_day, read_moment
 from scheduler.pauses import Scope
 from scheduler.schedule_model import Schedule
 from scheduler.state_store import StateStore
-from scheduler.text import span
+from scheduler.text import counted, span
 from workers.dag import Dag
 from workers.errors import InvalidFile, TickpoolError, did_you_mean
 from workers.events import Event, iso
@@ -68,6 +68,7 @@ async def do_trigger(request: Request, body: TriggerBody) -> Done:
     asked = request_schedule(schedule, params, desk.now(), at, by)
     events, is_served = await _recorded(desk, lambda _: [asked])
     run_id = str(events[0]["run_id"])
+    await desk.feed.until_seen(run_id)
     note = "" if is_served else "; no service runs, so it waits for one"
     return Done(f"Requested {run_id}{note}", by, run_id=run_id, location=f"/runs/{run_id}")
 
@@ -121,7 +122,7 @@ async def do_backfill(request: Request, body: BackfillBody) -> Done | Plan:
         raise Problem(409, "Nothing to backfill", "another backfill is at each of these fire times already")
     total = int(events[0]["total"])
     note = "" if is_served else "; no service runs, so it waits for one"
-    return Done(f"Backfill of {total} run(s) begins{note}", by, backfill_id=name, count=total)
+    return Done(f"Backfill of {counted(total, 'run')} begins{note}", by, backfill_id=name, count=total)
 
 
 async def _wanted(desk: Desk, schedule: Schedule, first: datetime, last: datetime, body: BackfillBody) -> list[int]:
@@ -146,7 +147,7 @@ def _plan(settings: Settings, schedule_id: str, slots: Sequence[int], most: int)
     ends = [iso(datetime.fromtimestamp(slot).astimezone()) for slot in (*slots[:1], *slots[-1:])]
     count = len(slots)
     about = "" if takes_s is None else f", about {span(takes_s)} with {most} at a time"
-    message = f"{count} run(s) of {schedule_id}" + (f", {ends[0]} to {ends[1]}{about}" if slots else "")
+    message = f"{counted(count, 'run')} of {schedule_id}" + (f", {ends[0]} to {ends[1]}{about}" if slots else "")
     return Plan(
         schedule_id, count, ends[0] if ends else None, ends[1] if ends else None, takes_s, message,
         f"{message}.\n\nRun them?" if slots else None,

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from dashboard import CHROMIUM, Dashboard
+from lively import Lively
 from playwright.sync_api import Browser, sync_playwright
 from service import Service, WaitFor
 
@@ -16,6 +17,18 @@ def dashboard(service: Service, wait_for: WaitFor) -> Iterator[Dashboard]:
     place = Dashboard(service, wait_for)
     yield place
     place.end()
+
+
+@pytest.fixture(scope="session")
+def lively(tmp_path_factory: pytest.TempPathFactory, wait_for: WaitFor) -> Iterator[Lively]:
+    """A project with a history, for all tests that look at pages; what they ask for is of no harm to others."""
+    service = Service(tmp_path_factory.mktemp("lively"))
+    dashboard = Dashboard(service, wait_for)
+    try:
+        yield Lively(service, dashboard, wait_for).live(days=20)
+    finally:
+        dashboard.end()
+        service.end()
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from scheduler.schedule_model import Schedule
 from scheduler.web.book import entry_text
 from scheduler.web.charts import calendar, hours, squares
 from scheduler.web.incidents import Incidents
-from scheduler.web.period_counts import Day, PeriodCounts, days_of
+from scheduler.web.period_counts import Day, PeriodCounts, days_of, fire_s
 from scheduler.web.run_index import RunIndex
 from scheduler.web.task_grid import TaskGrid
 from scheduler.web.views.forecast import HourLoad
@@ -40,7 +40,7 @@ def busy(days: list[Day]) -> list[tuple[str, int, int]]:
 
 
 def test_days_are_counted_on_and_a_retry_of_an_old_run_changes_its_day() -> None:
-    index, counts = RunIndex(), PeriodCounts()
+    index, counts = RunIndex(), PeriodCounts(fire_s)
 
     def take(*events: dict[str, Any]) -> list[tuple[str, int, int]]:
         counts.note(index.take(chunk(*events)))
@@ -59,8 +59,14 @@ def test_days_are_counted_on_and_a_retry_of_an_old_run_changes_its_day() -> None
     assert take(again, ended)[0] == ("2026-11-21", 1, 0)
 
 
+def test_a_run_of_a_backfill_is_counted_on_the_day_of_its_fire_time() -> None:
+    index = RunIndex()
+    index.take(chunk(*({**each, "minute": "2026-03-01T10:00:00Z"} for each in run(1, "2026-11-20T10:00:00Z"))))
+    assert busy(days_of(PeriodCounts(fire_s), "s", index.of_schedule["s"], NOW, ZONE)) == [("2026-03-01", 1, 0)]
+
+
 def test_a_year_of_days_begins_on_a_monday_and_ends_today() -> None:
-    days = days_of(PeriodCounts(), "s", [], NOW, ZONE)
+    days = days_of(PeriodCounts(fire_s), "s", [], NOW, ZONE)
     assert (days[0].day, days[-1].day) == ("2025-11-24", "2026-11-28")
     assert datetime.fromisoformat(days[0].day).weekday() == 0
 

@@ -16,6 +16,8 @@ from starlette.testclient import TestClient
 OPEN_PATHS = ("/login", "/static/")
 PROGRAM = {"x-tickpool": "1"}
 
+BODIES = {"backfill": {"from": "2026-11-01"}, "approvals": {"answer": "approve"}}
+
 
 @pytest.fixture
 def app(tmp_path: Path) -> Starlette:
@@ -51,13 +53,13 @@ def test_what_is_open_is_the_form_and_the_static_files_and_nothing_below_another
 
 
 def test_a_route_that_is_added_is_behind_the_gate_by_being_a_route(tmp_path: Path) -> None:
-    async def metrics(_request: Request) -> Response:
+    async def added(_request: Request) -> Response:
         return Response("ticks 1")
 
     app = app_in(tmp_path)
-    app.routes.append(Route("/figures", metrics))
-    app.routes.append(Mount("/deep", routes=[Route("/er", metrics)]))
-    for path in ("/figures", "/deep/er"):
+    app.routes.append(Route("/added", added))
+    app.routes.append(Mount("/deep", routes=[Route("/er", added)]))
+    for path in ("/added", "/deep/er"):
         assert asking(app).get(path).status_code == 401
         assert asking(app).get(path, headers=bearer(VIEWER)).text == "ticks 1"
 
@@ -236,8 +238,8 @@ def test_an_id_is_judged_after_it_was_decoded(app: Starlette, client: TestClient
             continue
         for method in methods & {"GET", "POST"}:
             asked = path.replace("/x", f"/{name}")
-            bodies = {"backfill": {"from": "2026-11-01"}, "approvals": {"answer": "approve"}}
-            body = next((each for word, each in bodies.items() if word in path), {})
+            # Bodies that could be used: it is the id that is refused.
+            body = next((each for word, each in BODIES.items() if word in path), {})
             answer = client.request(method, asked, headers={**bearer(OPERATOR), **PROGRAM, **HTML}, json=body)
             assert answer.status_code in (404, 307), (method, asked)
             assert answer.headers.get("location", HERE).startswith(HERE)

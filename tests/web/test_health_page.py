@@ -98,7 +98,7 @@ def test_a_log_that_is_refuted_and_a_corrupt_line_are_problems(world: World) -> 
     assert any("the service is down" in text for text in health["problems"])
     page = world.page("/health")
     assert "refuted" in page
-    assert "1 corrupt line(s) in the log" in page
+    assert "1 corrupt line in the log" in page
 
 
 def test_the_logs_and_the_disk_are_told(world: World) -> None:

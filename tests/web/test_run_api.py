@@ -135,6 +135,7 @@ def test_a_retry_runs_all_or_what_failed_or_what_follows_a_task(
     wait_for(lambda: dashboard.has_seen(run_id, "success"), what="its end")
     assert api.post(url, json={"what": "all"}).json()["attempt"] == 4
     wait_for(lambda: "run_finished 4 success" in service.story(run_id), what="the fourth attempt")
+    wait_for(lambda: dashboard.has_seen(run_id, "success"), what="its end")
     assert sorted((service.root / "done").read_text().split()) == ["a", "a", "a", "b", "b", "b", "b", "c", "c"]
     assert {each["by"] for each in service.events("run_requested", run_id) if "retry_of" in each} == {"ann@dashboard"}
     ends = lambda: [each["status"] for each in api.get(f"/api/v1/runs/{run_id}").json()["attempts"]]  # noqa: E731

@@ -60,6 +60,12 @@ function nameOf(row) {
   return `${row.querySelector("a")?.textContent} ${row.querySelector(".status")?.className}`;
 }
 
+const CONTROLS = "a, button, summary, [tabindex]";
+
+function controlOf(element) {
+  return [element.tagName, element.getAttribute("href"), element.getAttribute("aria-label"), element.textContent].join(" ");
+}
+
 function replaceLive(page) {
   for (const fresh of page.querySelectorAll("[data-live]")) {
     const old = document.getElementById(fresh.id);
@@ -67,13 +73,16 @@ function replaceLive(page) {
     const after = fresh.innerHTML;
     if (old.dataset.shown === after) continue;
     const known = new Set(rowsOf(old).map(nameOf));
+    const held = old.contains(document.activeElement) ? controlOf(document.activeElement) : null;
     old.innerHTML = after;
     old.dataset.shown = after;
+    // Whoever goes through a page by the keyboard stays where they are.
+    if (held) [...old.querySelectorAll(CONTROLS)].find((each) => controlOf(each) === held)?.focus({preventScroll: true});
     // Only what has come is pointed out: a page that flashes all the time tells nothing.
     for (const row of rowsOf(old)) if (known.size && !known.has(nameOf(row))) row.classList.add("changed");
   }
   tellTime();
-  selectRow(rowNumber, false);
+  if (rowNumber >= 0) selectRow(rowAt(), false);
   document.dispatchEvent(new CustomEvent("tickpool:fresh"));
 }
 
@@ -100,29 +109,50 @@ function follow() {
 
 let rowNumber = -1, wentAt = 0;
 
-function selectRow(number, scrolls = true) {
-  const rows = [...document.querySelectorAll("[data-row]")];
+function rowAt() {
+  const at = rowsOf(document).findIndex((row) => row.contains(document.activeElement));
+  return at < 0 ? rowNumber : at;
+}
+
+function selectRow(number, isAsked = true) {
+  const rows = rowsOf(document);
   rows.forEach((row) => row.classList.remove("at"));
   if (number < 0 || !rows.length) return;
   rowNumber = Math.min(number, rows.length - 1);
   rows[rowNumber].classList.add("at");
-  if (scrolls) rows[rowNumber].scrollIntoView({block: "nearest"});
+  if (!isAsked) return;
+  rows[rowNumber].scrollIntoView({block: "nearest"});
+  rows[rowNumber].querySelector("a")?.focus({preventScroll: true});
 }
 
+// Single keys can be turned off, for those whose speech or switches send them unasked (WCAG 2.1.4).
+const keysBox = document.getElementById("keys-on");
+if (keysBox) {
+  keysBox.checked = localStorage.getItem("tickpool.keys") !== "off";
+  keysBox.addEventListener("change", () => localStorage.setItem("tickpool.keys", keysBox.checked ? "on" : "off"));
+  document.getElementById("keys-open").hidden = false;
+}
+
+function showKeys() {
+  document.getElementById("keys")?.showModal();
+}
+
+document.getElementById("keys-open")?.addEventListener("click", showKeys);
+
 addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input, select, textarea, dialog *")) return;
+  if (!keysBox?.checked || document.querySelector("dialog[open]")) return;
+  if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input, select, textarea")) return;
   const key = event.key;
-  if (performance.now() - wentAt < 1000) {
+  if (performance.now() - wentAt < 2000) {
     wentAt = 0;
     const link = document.querySelector(`[data-go="${CSS.escape(key)}"]`);
     if (link) { link.click(); return; }
   }
   if (key === "/") { event.preventDefault(); document.getElementById("search")?.focus(); }
   else if (key === "g") wentAt = performance.now();
-  else if (key === "j") selectRow(rowNumber + 1);
-  else if (key === "k") selectRow(Math.max(0, rowNumber - 1));
-  else if (key === "Enter" && event.target === document.body) document.querySelectorAll("[data-row]")[rowNumber]?.querySelector("a")?.click();
-  else if (key === "?") document.getElementById("keys")?.showModal();
+  else if (key === "j") selectRow(rowAt() + 1);
+  else if (key === "k") selectRow(Math.max(0, rowAt() - 1));
+  else if (key === "?") showKeys();
 });
 
 // -- what is to be changed --------------------------------------------------------------------------------------------
@@ -156,13 +186,14 @@ function valuesOf(form, submitter) {
 }
 
 async function act(form, values) {
-  const buttons = form.querySelectorAll("button");
+  const buttons = form.querySelectorAll("button"), held = document.activeElement;
   buttons.forEach((button) => button.disabled = true);
   try {
     const answer = await fetch(form.dataset.action, {
       method: "POST", credentials: "same-origin",
       headers: {"Content-Type": "application/json", "X-Tickpool": "1"}, body: JSON.stringify(values),
     });
+    if (answer.redirected) { location.href = answer.url; return; }
     const told = await answer.json();
     if (answer.ok && told.confirm) {
       // What it would come to was asked for; now it is asked for itself.
@@ -175,6 +206,8 @@ async function act(form, values) {
     else { refreshedAt = 0; refresh(); }
   } catch (error) { toast(`Nothing was changed: ${error.message}`, true); }
   buttons.forEach((button) => button.disabled = false);
+  // A button that is disabled loses the focus.
+  if (document.activeElement === document.body) held.focus({preventScroll: true});
 }
 
 tellTime();

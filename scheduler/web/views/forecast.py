@@ -10,6 +10,7 @@ import msgspec
 from scheduler.forecast_facts import ForecastFacts, ForecastFigures, HourFigures, Waits
 from scheduler.limits import Limits
 from scheduler.schedule_model import Schedule
+from scheduler.text import counted
 from workers.events import time_of
 
 __all__ = ["Forecast", "HourLoad", "PoolLoad", "Suffering", "forecast_view"]
@@ -66,9 +67,9 @@ class Forecast(ForecastFigures, kw_only=True):
     @property
     def sentence(self) -> str:
         """What it comes to."""
-        found = [f"{self.long_waits:,} run(s) wait more than a minute"] if self.long_waits else []
-        found += [f"{self.lost:,} fire time(s) do not run"] if self.lost else []
-        found += [f"{self.deadline_misses:,} deadline(s) are missed"] if self.deadline_misses else []
+        found = [f"{counted(self.long_waits, 'run')} wait more than a minute"] if self.long_waits else []
+        found += [f"{counted(self.lost, 'fire time')} without a run"] if self.lost else []
+        found += [f"{counted(self.deadline_misses, 'deadline')} missed"] if self.deadline_misses else []
         return "; ".join(found) or "it fits"
 
 

@@ -11,6 +11,7 @@ import msgspec
 
 from scheduler.audit.report import Report
 from scheduler.service_processes import NoService, Service
+from scheduler.text import counted
 from scheduler.web.feed import Feed
 from scheduler.web.incidents import Death
 from scheduler.web.processes import Processes
@@ -127,9 +128,9 @@ def _problems(health: Health) -> list[str]:
         refuted = ", ".join(each.guarantee for each in report.findings if each.violations)
         problems.append(f"the audit refutes {refuted}")
     if health.faults:
-        problems.append(f"{len(health.faults)} configuration fault(s): the schedules in force are those before them")
+        problems.append(f"{counted(len(health.faults), 'fault')} in the configuration: what was in force goes on")
     if health.corrupt_lines:
-        problems.append(f"{health.corrupt_lines} corrupt line(s) in the log")
+        problems.append(f"{counted(health.corrupt_lines, 'corrupt line')} in the log")
     if health.disk is not None and health.disk.free_bytes < 0.05 * health.disk.total_bytes:
         problems.append(f"less than 5 % of the disk is free at {health.disk.path}")
     return problems
