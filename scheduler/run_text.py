@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import astuple
 
 from workers.terminal import clean
 
-from .run_stats import ScheduleStats
-from .run_view import RunFacts
-from .task_view import TaskFacts
 from .text import BLOCKS, age, ago, bar, local, size, span, sparkline, table
+
+if TYPE_CHECKING:
+    from .run_stats import ScheduleStats
+    from .run_view import RunFacts
+    from .task_view import TaskFacts
 
 __all__ = ["render_differences", "render_run", "render_stats"]
 

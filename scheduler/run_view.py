@@ -146,7 +146,7 @@ def _attempt(record: RunRecord, number: int, now: datetime) -> AttemptFacts:
         duration_s=_length(start, end, now),
         status=text_or_none(end.get("status")) or _status(record, number),
         reason=text_or_none(end.get("reason")),
-        worker_pid=start.get("pid") if isinstance(start.get("pid"), int) else None,
+        worker_pid=start["pid"] if type(start.get("pid")) is int else None,
         dag_version=text_or_none(start.get("dag_version")) or text_or_none(asked.get("dag_version")),
     )
 

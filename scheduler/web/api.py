@@ -90,7 +90,7 @@ ENDPOINTS = (
              run_api.list_tasks, [TaskList], TasksQuery, problems=[404, 410]),
     Endpoint("GET", "/runs/{run_id}/log", "log", "runs", "Lines of the output of an attempt",
              run_api.tell_log, [Log], LogQuery, problems=[404]),
-    Endpoint("GET", "/runs/{run_id}/log.txt", "log_text", "runs", "All of the output, as a file",
+    Endpoint("GET", "/runs/{run_id}/log.txt", "download", "runs", "All of the output, as a file",
              run_api.tell_log_text, [Media("text/plain")], OutputQuery, run_api.by_output, [404]),
     Endpoint("POST", "/runs/{run_id}/cancel", "cancel", "runs", "End it, and the runs that it has asked for",
              run_api.ask_cancel, [Done], problems=[404, 409]),

@@ -66,6 +66,8 @@ def build_app(
         lifespan=lifespan,
         max_body_size=MAX_BODY,
     )
+    # A path with a slash too many, or too few, is another one: a redirect is no answer for a program.
+    app.router.redirect_slashes = False
     app.state.desk = desk
     # Around all of it: what is answered when a handler fails has its headers, too.
     app.middleware_stack = Gate(app.build_middleware_stack(), tokens, hosts, is_secure=is_secure)

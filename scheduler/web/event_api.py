@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import aclosing, closing
+from contextlib import aclosing, closing, suppress
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
+
+from workers.segments import LogUnreadable
 
 from .answers import EventList
 from .desk import desk_of
@@ -45,7 +47,8 @@ def _choice(query: EventsQuery | FollowQuery) -> Choice:
 async def _lines(feed: Feed, followed: Followed) -> AsyncIterator[str]:
     # An id without data is kept by a client: whoever is cut off before the first event misses none.
     yield f"retry: 1000\nid: {id_of(followed.place)}\n\n"
-    with closing(followed):
+    # Of a log that cannot be read the stream ends; whoever comes back is told why.
+    with closing(followed), suppress(LogUnreadable):
         async for text in _new_lines(followed):
             yield text
         async with aclosing(beats(feed)) as changes:
@@ -64,7 +67,8 @@ async def _new_lines(followed: Followed) -> AsyncIterator[str]:
     for event in followed.read():
         if event is not None:
             found.append(f"id: {id_of(followed.place)}\ndata: {msgspec.json.encode(event).decode()}\n\n")
-        elif found:
+            continue
+        if found:
             yield "".join(found)
             found.clear()
         # Others have their turn while one reads what has long been.

@@ -39,7 +39,7 @@ _PROBLEMS = {
     413: "The body is too large",
     415: "The body is no JSON",
     421: "The server is not called so",
-    429: "There were too many failed logins",
+    429: "There were too many wrong tokens",
     503: "It is not to be had now",
 }
 _ALWAYS = (400, 401, 421, 429, 503)

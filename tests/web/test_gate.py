@@ -16,6 +16,8 @@ from starlette.testclient import TestClient
 OPEN_PATHS = ("/login", "/static/")
 PROGRAM = {"x-tickpool": "1"}
 
+BODIES = {"backfill": {"from": "2026-11-01"}, "approvals": {"answer": "approve"}}
+
 
 @pytest.fixture
 def app(tmp_path: Path) -> Starlette:
@@ -51,13 +53,13 @@ def test_what_is_open_is_the_form_and_the_static_files_and_nothing_below_another
 
 
 def test_a_route_that_is_added_is_behind_the_gate_by_being_a_route(tmp_path: Path) -> None:
-    async def metrics(_request: Request) -> Response:
+    async def added(_request: Request) -> Response:
         return Response("ticks 1")
 
     app = app_in(tmp_path)
-    app.routes.append(Route("/metrics", metrics))
-    app.routes.append(Mount("/deep", routes=[Route("/er", metrics)]))
-    for path in ("/metrics", "/deep/er"):
+    app.routes.append(Route("/added", added))
+    app.routes.append(Mount("/deep", routes=[Route("/er", added)]))
+    for path in ("/added", "/deep/er"):
         assert asking(app).get(path).status_code == 401
         assert asking(app).get(path, headers=bearer(VIEWER)).text == "ticks 1"
 
@@ -208,6 +210,16 @@ def test_that_an_answer_has_not_changed_is_told_to_nobody_without_a_token(client
         assert client.get("/api/v1/schedules", headers={**wrong, "if-none-match": tag}).status_code == 401
 
 
+def test_a_fault_of_the_dashboard_itself_is_told_without_what_is_inside(app: Starlette) -> None:
+    app.state.desk = None
+    client = TestClient(app, base_url=HERE, raise_server_exceptions=False)
+    answer = client.get("/api/v1/me", headers=bearer(OPERATOR))
+    assert answer.status_code == 200
+    answer = client.get("/api/v1/health", headers=bearer(OPERATOR))
+    assert (answer.status_code, answer.headers["content-type"]) == (500, "application/problem+json")
+    assert answer.json()["detail"] == "its own log says more"
+
+
 @pytest.mark.parametrize(
     "path", ["/static/../tokens.py", "/static/%2e%2e/tokens.py", "/static/..%2ftokens.py", "/static//etc/passwd",
              "/static/%2e%2e%2f%2e%2e%2fgate.py", "/static/..%5ctokens.py", "/static/%00", "/static/app.css%00.png"]
@@ -226,7 +238,9 @@ def test_an_id_is_judged_after_it_was_decoded(app: Starlette, client: TestClient
             continue
         for method in methods & {"GET", "POST"}:
             asked = path.replace("/x", f"/{name}")
-            answer = client.request(method, asked, headers={**bearer(OPERATOR), **PROGRAM, **HTML}, json={})
+            # Bodies that could be used: it is the id that is refused.
+            body = next((each for word, each in BODIES.items() if word in path), {})
+            answer = client.request(method, asked, headers={**bearer(OPERATOR), **PROGRAM, **HTML}, json=body)
             assert answer.status_code in (404, 307), (method, asked)
             assert answer.headers.get("location", HERE).startswith(HERE)
             assert "<b>" not in answer.text or answer.headers["content-type"] == "application/problem+json"

@@ -54,7 +54,7 @@ def hostile(service: Service, wait_for: WaitFor, dashboard: Dashboard) -> Dashbo
     asked = client.post("/api/v1/schedules/evil/trigger", json={"params": {"p": EVIL, "q": {EVIL: EVIL}}})
     assert asked.status_code == 200, asked.text
     run = asked.json()["run_id"]
-    wait_for(lambda: client.get("/api/v1/now").json()["questions"], 30, "the question")
+    wait_for(lambda: client.get("/api/v1/now").json()["approvals"], 30, "the question")
     assert client.post("/api/v1/schedules/evil/pause", json={"reason": EVIL, "until": "2h"}).status_code == 200
     for event in forged(service, run):
         record_event(event, service.log)

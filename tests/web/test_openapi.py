@@ -166,7 +166,7 @@ def test_whatever_goes_wrong_is_told_as_a_problem(dashboard: Dashboard) -> None:
         assert told["title"]
         assert told["detail"]
     assert set(answers[405].headers["allow"].split(", ")) == {"GET", "HEAD"}
-    for path in ("/api/v1", "/api/v1/", "/api/v1/runs/", "/api/v1/runs/x/nothing", "/api/v2/runs"):
+    for path in ("/api/v1/", "/api/v1/runs/", "/api/v1/runs/x/nothing", "/api/v2/runs"):
         assert api.get(path).headers["content-type"] == "application/problem+json", path
 
 

@@ -153,7 +153,7 @@ def test_a_run_is_read_without_a_script_and_by_a_viewer_without_any_button(
     expect(page.locator("svg.graph a")).to_have_count(2)
     expect(page.locator("svg.gantt")).to_have_count(2)
     expect(page.locator(".line")).to_have_count(3)
-    assert page.locator("form[data-action]").count() == 0
+    assert page.locator("main form[data-action]").count() == 0
     page.fill("#log-find", "SECOND")
     page.click("text=Show >> nth=0")
     expect(page.locator(".line")).to_have_count(1)

@@ -10,7 +10,7 @@ import zipfile
 from pathlib import Path
 
 from dashboard import Dashboard
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, expect
 from service import REPOSITORY, Service, WaitFor
 
 WEB = REPOSITORY / "scheduler" / "web"
@@ -59,11 +59,13 @@ def test_pages_load_nothing_from_elsewhere_and_break_no_rule_of_theirs(
     page = dashboard.page(browser)
     asked: list[str] = []
     told: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
+    page.context.on("request", lambda request: asked.append(request.url))
     page.on("console", lambda message: told.append(message.text) if message.type in ("error", "warning") else None)
     for path in ("/", "/schedules", "/schedules/daily", f"/runs/{run_id}", "/history", "/forecast", "/health"):
         page.goto(f"{dashboard.url}{path}")
         page.wait_for_load_state("load")
+        if path.startswith("/runs/"):
+            expect(page.locator("svg.graph.laid")).to_be_visible()
     assert [url for url in asked if not url.startswith(f"{dashboard.url}/")] == []
     assert any(url.endswith("dagre.min.js") for url in asked)
     assert any(url.endswith("uPlot.iife.min.js") for url in asked)

@@ -25,7 +25,7 @@
       this.told.className = "plot-told";
       this.told.setAttribute("role", "status");
       this.whole = document.createElement("button");
-      this.whole.className = "quiet small-button plot-whole";
+      this.whole.className = "quiet plot-whole";
       this.whole.textContent = "Show all";
       this.whole.addEventListener("click", () => this.zoom(-1, this.points.length));
       this.sizes = new ResizeObserver(() => this.fit());
@@ -88,8 +88,11 @@
           {...axis, size: 58, gap: 6, space: 32, incrs: isSeconds ? SECONDS : WHOLE, values: (_, splits) => splits.map((each) => isSeconds ? length(each) : each)},
         ],
         series: [{}, ...this.kinds.map((kind) => this.series(kind))],
-        cursor: {y: false, points: {show: false}, drag: {x: true, y: false, dist: 5}},
-        hooks: {draw: [() => this.mark()], setCursor: [() => this.tell()], setScale: [(_, key) => key === "x" && this.offerWhole()]},
+        cursor: {y: false, points: {show: false}, drag: {x: true, y: false, dist: 5, setScale: false}},
+        hooks: {
+          draw: [() => this.mark()], setCursor: [() => this.tell()], setSelect: [() => this.zoomToSelected()],
+          setScale: [(_, key) => key === "x" && this.offerWhole()],
+        },
       };
     }
 
@@ -98,12 +101,21 @@
       return {fill: () => ink(kind), alpha: FAINT[kind] ?? 1, width: 0, pxAlign: 0, points: {show: false}, paths: uPlot.paths.bars({size: [this.points.length > 100 ? 0.55 : 0.78, 22]})};
     }
 
+    // From the left edge of the first point to the right edge of the last one.
     range(low, high) {
-      const last = this.points.length - 0.5;
-      return [Math.max(-0.5, Math.round(low ?? 0) - 0.5), Math.min(last, Math.max(Math.round(high ?? 0), Math.round(low ?? 0)) + 0.5)];
+      const last = this.points.length - 1;
+      return [(low ?? 0) <= 0 ? -0.5 : low, (high ?? last) >= last ? last + 0.5 : high];
     }
 
     zoom(min, max) { this.plot.setScale("x", {min, max}); }
+
+    zoomToSelected() {
+      const {left, width} = this.plot.select;
+      if (!width) return;
+      const [first, last] = [left, left + width].map((at) => Math.round(this.plot.posToVal(at, "x")));
+      this.zoom(first - 0.5, last + 0.5);
+      this.plot.setSelect({left: 0, width: 0, top: 0, height: 0}, false);
+    }
 
     offerWhole() {
       const {min, max} = this.plot.scales.x;
@@ -200,7 +212,7 @@
     }
   }
 
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => charts.forEach((each) => each.plot.redraw(false)));
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => charts.forEach((each) => each.plot.redraw()));
   document.addEventListener("tickpool:fresh", draw);
   draw();
 }

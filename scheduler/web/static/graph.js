@@ -5,63 +5,37 @@
 {
   const place = document.getElementById("graph"), box = document.getElementById("graph-box");
   const tools = document.getElementById("graph-tools"), narrow = matchMedia("(max-width: 40rem)");
-  const LEAST_ZOOM = 0.2, LEGIBLE_ZOOM = 0.75, MOST_ZOOM = 2;
-  let known = "", layout = null, zoom = 1, focused = "";
+  const LEAST_ZOOM = 0.1, LEGIBLE_ZOOM = 0.75, MOST_ZOOM = 2;
+  const worker = new Worker("/static/layout.js");
+  let layout = {key: ""}, asked = "", zoom = 1, focused = "", isShown = false;
 
   function lay() {
     const svg = place.querySelector("svg");
     if (!svg) return;
     const boxes = [...svg.querySelectorAll("[data-task]")], edges = [...svg.querySelectorAll("[data-from]")];
-    const key = JSON.stringify([narrow.matches, boxes.map((each) => each.dataset.task), edges.map((each) => ({...each.dataset}))]);
-    const isNew = key !== known;
-    if (isNew) layout = layoutOf(boxes, edges);
-    known = key;
+    const numbers = new Map(boxes.map((each, number) => [each.dataset.task, number])), rect = boxes[0].querySelector("rect");
+    const wanted = {
+      count: boxes.length, ends: edges.map((each) => [numbers.get(each.dataset.from), numbers.get(each.dataset.to)]),
+      width: Number(rect.getAttribute("width")), height: Number(rect.getAttribute("height")), isDown: narrow.matches,
+    };
+    const key = JSON.stringify(wanted);
+    if (key !== layout.key) {
+      if (key !== asked) worker.postMessage({...wanted, key});
+      asked = key;
+      isShown = false;
+      return;
+    }
     boxes.forEach((each, number) => each.setAttribute("transform", `translate(${layout.corners[number].join(" ")})`));
     edges.forEach((each, number) => each.setAttribute("d", layout.lines[number]));
     svg.setAttribute("viewBox", `0 0 ${layout.width} ${layout.height}`);
     svg.classList.add("laid");
     const fitting = box.clientWidth / layout.width;
-    scale(isNew && fitting > LEGIBLE_ZOOM ? Math.min(1, fitting) : zoom);
-    if (isNew) show(svg.querySelector(".box:is(.failed, .crashed, .timeout, .running)"));
+    scale(!isShown && fitting > LEGIBLE_ZOOM ? Math.min(1, fitting) : zoom);
+    if (!isShown) show(svg.querySelector(".box:is(.failed, .crashed, .timeout, .running)"));
+    isShown = true;
     if (focused && document.activeElement === document.body) {
       boxes.find((each) => each.dataset.task === focused)?.focus({preventScroll: true});
     }
-  }
-
-  function layoutOf(boxes, edges) {
-    const rect = boxes[0].querySelector("rect"), width = Number(rect.getAttribute("width")), height = Number(rect.getAttribute("height"));
-    const isDown = narrow.matches, graph = new dagre.graphlib.Graph(), numbers = new Map();
-    graph.setGraph({rankdir: isDown ? "TB" : "LR", nodesep: 14, edgesep: 14, ranksep: 44, ranker: "tight-tree", marginx: 6, marginy: 6});
-    boxes.forEach((each, number) => { numbers.set(each.dataset.task, String(number)); graph.setNode(String(number), {width, height}); });
-    const ends = edges.map((each) => [numbers.get(each.dataset.from), numbers.get(each.dataset.to)]);
-    for (const [from, to] of ends) graph.setEdge(from, to, {});
-    dagre.layout(graph);
-    // Along is the way that the edges go, across the other one.
-    const along = isDown ? (at) => at.y : (at) => at.x, across = isDown ? (at) => at.x : (at) => at.y;
-    const half = (isDown ? height : width) / 2, whole = graph.graph();
-    const columns = new Set(boxes.map((_, number) => Math.round(along(graph.node(String(number))))));
-    const lines = ends.map(([from, to]) => {
-      // Beside the boxes of a column an edge goes straight; it turns only in the gaps between them.
-      const passed = graph.edge(from, to).points.slice(1, -1).filter((at) => columns.has(Math.round(along(at))));
-      const stops = [graph.node(from), ...passed, graph.node(to)].map((at) => [along(at), across(at)]);
-      return lineThrough(stops, half, isDown);
-    });
-    const corners = boxes.map((_, number) => {
-      const at = graph.node(String(number));
-      return [at.x - width / 2, at.y - height / 2];
-    });
-    return {lines, corners, width: Math.ceil(whole.width), height: Math.ceil(whole.height)};
-  }
-
-  function lineThrough(stops, half, isDown) {
-    const at = (along, across) => isDown ? `${across} ${along}` : `${along} ${across}`;
-    let line = "";
-    for (let number = 1; number < stops.length; number++) {
-      const [begin, end] = [stops[number - 1][0] + half, stops[number][0] - half];
-      const [one, other] = [stops[number - 1][1], stops[number][1]], middle = (begin + end) / 2;
-      line += `${line ? "L" : "M"}${at(begin, one)}C${at(middle, one)} ${at(middle, other)} ${at(end, other)}`;
-    }
-    return line;
   }
 
   function scale(wanted) {
@@ -100,6 +74,7 @@
     if (wanted === "fit") scale(Math.min(1, box.clientWidth / layout.width, box.clientHeight / layout.height));
     else if (wanted) scale(zoom * Number(wanted));
   });
+  worker.addEventListener("message", ({data}) => { layout = data; lay(); });
   narrow.addEventListener("change", lay);
   document.addEventListener("tickpool:fresh", lay);
   lay();
