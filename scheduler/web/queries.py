@@ -100,7 +100,7 @@ class OutputQuery(msgspec.Struct):
 
 
 class LogQuery(msgspec.Struct):
-    """Which lines of output: the newest; those from `after` on; or those that hold a word."""
+    """Which lines of output: the newest; those from `after` on; those before `before`; or those that hold a word."""
 
     attempt: Maybe[_Attempt] = UNSET
     task: Maybe[_TaskId] = UNSET
@@ -108,6 +108,9 @@ class LogQuery(msgspec.Struct):
     after: Annotated[
         int, Meta(ge=0, le=1 << 53, description="a whole number from 0: the `next` of the answer before")
     ] = 0
+    before: Maybe[
+        Annotated[int, Meta(ge=1, le=1 << 53, description="a whole number from 1: the `first` of an answer")]
+    ] = UNSET
     limit: Annotated[int, Meta(ge=1, le=2000, description="a whole number, 1 to 2000: at most so many lines")] = 500
 
 
