@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import time
 from contextlib import suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -17,14 +17,18 @@ from workers.errors import TickpoolError
 __all__ = ["Fire", "FireTimes"]
 
 _HOUR_S = 3600.0
-# A drawing an hour long has no room for more.
-_MOST_LATER = 240
+_SECOND = timedelta(seconds=1)
+# A drawing of an hour has no room for what lies closer together.
+_APART = timedelta(seconds=15)
 
 _UNREADABLE = (TickpoolError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError, OSError)
 
 
 class Fire(msgspec.Struct):
-    """The next fire time of a schedule, in seconds since the epoch, and those that follow within an hour."""
+    """The next fire time of a schedule, in seconds since the epoch, and those that follow within an hour.
+
+    Of those that follow more closely than 15 s only some are there.
+    """
 
     schedule_id: str
     at_s: float
@@ -101,7 +105,7 @@ class FireTimes:
         return [Fire(name, at_s, self._following(history, name, at_s)) for name, at_s in fires[:limit]]
 
     def _following(self, history: History, name: str, first_s: float) -> list[float]:
-        """Return the fire times of an hour behind the next one; worked out once for each next one."""
+        """Return the fire times of an hour behind the next one; 15 s apart at least; worked out once for each first."""
         known = self._later.get(name)
         schedule = self.schedule(history, name)
         if schedule is None or (known is not None and known[0] == first_s):
@@ -109,7 +113,8 @@ class FireTimes:
         later_s: list[float] = []
         at: datetime | None = datetime.fromtimestamp(first_s, schedule.zone)
         with suppress(*_UNREADABLE):
-            while len(later_s) < _MOST_LATER and at is not None and (at := schedule.fires.next(at)) is not None:
+            # A fire time is a whole second.
+            while at is not None and (at := schedule.fires.next(at + _APART - _SECOND)) is not None:
                 if at.timestamp() > first_s + _HOUR_S:
                     break
                 later_s.append(at.timestamp())
