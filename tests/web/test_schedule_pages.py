@@ -79,7 +79,7 @@ def test_a_tag_in_a_row_and_on_a_page_leads_to_all_that_have_it(browser: Browser
         page.goto("/schedules")
         expect(page.locator("tr", has=page.locator("a", has_text="plain")).locator(".tags")).to_have_count(0)
         page.locator("tr", has=page.locator("a", has_text="t03")).get_by_role("link", name="billing").click()
-        expect(page.locator("#head .facts")).to_have_text("10 of 21")
+        expect(page.locator("#head .facts")).to_have_text("10 of 21 schedules")
         assert page.url.endswith("/schedules?tag=billing")
         assert page.input_value("#f-tag") == "billing"
         assert [each.split()[0] for each in page.locator("tbody th").all_inner_texts()[:3]] == ["t00", "t03", "t04"]
