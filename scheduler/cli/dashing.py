@@ -59,7 +59,7 @@ def _dashboard(options: argparse.Namespace) -> int:
         import uvicorn
 
         from scheduler.web.app import build_app
-        from scheduler.web.connection import MOST_CONNECTIONS, Connection
+        from scheduler.web.connection import MOST_CONNECTIONS, Connection, Server
         from scheduler.web.tokens import make_tokens, read_tokens
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith(("scheduler", "workers")):
@@ -93,7 +93,7 @@ def _dashboard(options: argparse.Namespace) -> int:
     )
     tell = say_json if options.json else say
     tell(f"Dashboard at {'https' if is_secure else 'http'}://{_shown(options.host)}:{options.port}, tokens in {path}")
-    server = uvicorn.Server(config)
+    server = Server(config, app.state.desk.feed.end)
     if options.with_pid is not None:
         threading.Thread(target=_stop_with, args=(options.with_pid, server), daemon=True).start()
     server.run()

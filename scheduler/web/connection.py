@@ -1,13 +1,16 @@
-"""One connection of the server: whoever is slow to ask, or is one too many, is cut off."""
+"""The server and one connection of it: whoever is slow to ask, or is one too many, is cut off."""
 
 from __future__ import annotations
 
 import asyncio
+import socket
+from collections.abc import Callable
 
 import h11
+import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-__all__ = ["MOST_CONNECTIONS", "Connection"]
+__all__ = ["MOST_CONNECTIONS", "Connection", "Server"]
 
 MOST_CONNECTIONS = 500
 # Beyond the others there is room to be told that there is no more.
@@ -47,3 +50,19 @@ class Connection(H11Protocol):
 
     def _should_upgrade(self) -> bool:
         return False  # there are no web sockets, and nothing to be said about each that is asked for
+
+
+class Server(uvicorn.Server):
+    """uvicorn's, which waits for streams to end by themselves, and then tells of each that it had to cut off.
+
+    `end_streams` is called before it waits.
+    """
+
+    def __init__(self, config: uvicorn.Config, end_streams: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._end_streams = end_streams
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End the streams, then the rest."""
+        self._end_streams()
+        await super().shutdown(sockets)

@@ -66,6 +66,7 @@ class Feed:
         self.read_bytes = 0
         self.all_bytes = 0
         self.problem = ""
+        self.has_ended = False
         self._present = LogReader(settings.state_path)
         self._past = LogReader(settings.state_path, from_start=True)
         self._tasks = LogReader(settings.events_path, from_start=True)
@@ -96,11 +97,11 @@ class Feed:
             await asyncio.sleep(_LOOK_S)
 
     async def changes(self) -> AsyncGenerator[Change, None]:
-        """Yield what changes from now on; of a listener that is slow, several changes become one."""
+        """Yield what changes from now on, until the feed has ended; of a listener that is slow, several become one."""
         queue: asyncio.Queue[Change] = asyncio.Queue(maxsize=100)
         self._listeners.add(queue)
         try:
-            while True:
+            while not self.has_ended:
                 yield _merged(await queue.get(), queue)
         finally:
             self._listeners.discard(queue)
@@ -121,6 +122,11 @@ class Feed:
     def announce(self) -> None:
         """Tell those who listen that there is something to see that no log has brought."""
         self._tell(Change(self.seq, frozenset(), frozenset()))
+
+    def end(self) -> None:
+        """Let those who listen go."""
+        self.has_ended = True
+        self.announce()
 
     def _tell(self, change: Change) -> None:
         self.version += 1

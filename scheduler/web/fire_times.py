@@ -17,9 +17,8 @@ from workers.errors import TickpoolError
 __all__ = ["Fire", "FireTimes"]
 
 _HOUR_S = 3600.0
-_SECOND = timedelta(seconds=1)
-# A drawing of an hour has no room for what lies closer together.
-_APART = timedelta(seconds=15)
+# A drawing an hour long has no room for what is closer. Fire times are whole seconds.
+_APART = timedelta(seconds=14)
 
 _UNREADABLE = (TickpoolError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError, OSError)
 
@@ -27,7 +26,7 @@ _UNREADABLE = (TickpoolError, LookupError, TypeError, ValueError, AttributeError
 class Fire(msgspec.Struct):
     """The next fire time of a schedule, in seconds since the epoch, and those that follow within an hour.
 
-    Of those that follow more closely than 15 s only some are there.
+    Those that come within 15 s of one that is told are left out, so of more than 120 there may be more.
     """
 
     schedule_id: str
@@ -105,7 +104,7 @@ class FireTimes:
         return [Fire(name, at_s, self._following(history, name, at_s)) for name, at_s in fires[:limit]]
 
     def _following(self, history: History, name: str, first_s: float) -> list[float]:
-        """Return the fire times of an hour behind the next one; 15 s apart at least; worked out once for each first."""
+        """Return the fire times of an hour behind the next one; worked out once for each next one."""
         known = self._later.get(name)
         schedule = self.schedule(history, name)
         if schedule is None or (known is not None and known[0] == first_s):
@@ -113,8 +112,7 @@ class FireTimes:
         later_s: list[float] = []
         at: datetime | None = datetime.fromtimestamp(first_s, schedule.zone)
         with suppress(*_UNREADABLE):
-            # A fire time is a whole second.
-            while at is not None and (at := schedule.fires.next(at + _APART - _SECOND)) is not None:
+            while at is not None and (at := schedule.fires.next(at + _APART)) is not None:
                 if at.timestamp() > first_s + _HOUR_S:
                     break
                 later_s.append(at.timestamp())

@@ -48,9 +48,10 @@ def _forecast_words(desk: Desk, hour: datetime) -> list[str]:
 async def look_at_health(desk: Desk) -> Health:
     """Return how things are; have the log judged again where that was some time ago."""
     job = desk.audit
-    if job.at_s is None or time.time() - job.at_s > AUDIT_S:
-        _start(desk)
     settings = desk.feed.settings
+    is_old = job.at_s is None or time.time() - job.at_s > AUDIT_S
+    if is_old and Path(settings.state_path).exists():
+        _start(desk)
     try:
         logs = await run_in_threadpool(logs_of, settings)
     except TickpoolError:

@@ -165,16 +165,20 @@ async def _recorded(desk: Desk, decide: Callable[[History], Sequence[Event]]) ->
 
 async def _schedule(request: Request) -> Schedule:
     """Return the schedule of the path as its file says it now. Raises Problem."""
-    book, name = desk_of(request).book, _name(request)
+    desk, name = desk_of(request), _name(request)
+    book = desk.book
     configuration = await book.fresh()
     found = book.schedule(name)
     if found is not None:
         return found
     if configuration is None:
         raise Problem(409, "The schedules cannot be read", book.problem)
-    fault = next((fault for fault in configuration.faults if f"`{name}`" in fault.message), None)
-    if fault is not None:
-        raise Problem(409, "Its file has a fault", str(fault))
+    faults = [fault for fault in configuration.faults if f"`{name}`" in fault.message]
+    if not faults and name in desk.feed.history.schedules:
+        # One fault in a file leaves out all of its schedules, which go on as they were.
+        faults = list(configuration.faults)
+    if faults:
+        raise Problem(409, "Its file has a fault", str(faults[0]))
     raise Problem(404, "No such schedule", _unknown(name, book.names(), str(book.directory)))
 
 

@@ -59,6 +59,8 @@ async def _side(desk: Desk, name: str) -> FileSide:
         await book.fresh()
         schedule = book.schedule(name)
     problem = "The files are being read." if configuration is None else "It is in no file that can be read."
+    if schedule is None and configuration is not None and configuration.faults:
+        problem = f"{problem} {configuration.faults[0]}"
     return await run_in_threadpool(file_side, book, schedule, book.problem or problem)
 
 

@@ -42,7 +42,10 @@ async def _change_lines(feed: Feed, last_id: str) -> AsyncIterator[str]:
 
 
 async def beats(feed: Feed) -> AsyncGenerator[Change | None, None]:
-    """Yield what changes, and None where nothing has for a while: whoever listens is to know that it is still here."""
+    """Yield what changes, and None where nothing has for a while: whoever listens is to know that it is still here.
+
+    It ends with the feed.
+    """
     changes = feed.changes()
     waiting = asyncio.ensure_future(anext(changes))
     try:
@@ -51,12 +54,14 @@ async def beats(feed: Feed) -> AsyncGenerator[Change | None, None]:
             if not done:
                 yield None
                 continue
+            if isinstance(waiting.exception(), StopAsyncIteration):
+                return
             yield waiting.result()
             waiting = asyncio.ensure_future(anext(changes))
     finally:
         waiting.cancel()
         # Before that it is at work, and cannot be closed.
-        with suppress(asyncio.CancelledError):
+        with suppress(asyncio.CancelledError, StopAsyncIteration):
             await waiting
         await changes.aclose()
 

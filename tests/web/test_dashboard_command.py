@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
 import ssl
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -153,3 +155,22 @@ def test_no_token_is_in_a_command_line_in_what_is_printed_in_an_address_or_in_th
     for text in seen:
         assert not [secret for secret in (OPERATOR, VIEWER, session) if secret in text]
     assert answer.headers["referrer-policy"] == "same-origin"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_ends_without_a_word_while_pages_are_open(dashboard: Dashboard, number: signal.Signals) -> None:
+    process = dashboard.start().process
+    assert process is not None
+    with ExitStack() as streams:
+        opened = [
+            streams.enter_context(dashboard.client().stream("GET", path))
+            for path in ("/stream", "/api/v1/events/stream")
+        ]
+        lines = [each.iter_lines() for each in opened]
+        assert [next(each) for each in lines] == ["retry: 1000", "retry: 1000"]
+        process.send_signal(number)
+        # Each comes to its end: nothing was cut off.
+        for each in lines:
+            list(each)
+    assert process.wait(10) in (130, -number)
+    assert dashboard.service.err() == ""

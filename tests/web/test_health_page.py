@@ -101,6 +101,15 @@ def test_a_log_that_is_refuted_and_a_corrupt_line_are_problems(world: World) -> 
     assert "1 corrupt line in the log" in page
 
 
+def test_a_log_is_audited_as_soon_as_it_is_there(world: World) -> None:
+    world.open()
+    audit = world.get("/api/v1/health").json()["audit"]
+    assert (audit["is_pending"], audit["problem"]) == (False, "")
+    assert "Not audited yet." in world.page("/health")
+    world.serve()
+    world.wait_for(lambda: world.get("/api/v1/health").json()["audit"]["is_clean"], 60, "the audit")
+
+
 def test_the_logs_and_the_disk_are_told(world: World) -> None:
     world.serve()
     world.open()

@@ -192,3 +192,16 @@ def test_a_schedule_whose_file_has_a_fault_is_not_triggered(world: World) -> Non
         lambda: world.get("/api/v1/schedules/daily").json()["schedule"]["state"] == "invalid", 20, "the fault on record"
     )
     assert "daily.yaml:" in world.get("/api/v1/schedules/daily").json()["schedule"]["why"]
+
+
+def test_a_schedule_that_a_fault_beside_it_leaves_out_is_not_called_unknown(world: World) -> None:
+    started(world)
+    file = world.service.root / "schedules" / "daily.yaml"
+    wrong = {"id": "wrong", "cron": "61 6 * * *", "dag": "dags/d.yaml"}
+    file.write_bytes(msgspec.json.encode([*msgspec.json.decode(file.read_bytes()), wrong]))
+    answer = world.post("/schedules/daily/trigger")
+    assert answer.status_code == 409
+    assert "daily.yaml:" in detail(answer)
+    assert "`wrong`" in detail(answer)
+    assert "`wrong`" in world.get("/api/v1/schedules/daily").json()["file"]["problem"]
+    assert world.post("/schedules/nosuch/trigger").status_code == 404

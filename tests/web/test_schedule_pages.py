@@ -255,6 +255,36 @@ def test_a_viewer_sees_no_form(world: World) -> None:
     assert "06:30" in page
 
 
+def test_a_fire_time_within_a_pause_is_said_not_to_run(world: World) -> None:
+    started(world)
+    assert "it is paused" not in world.page("/schedules/daily")
+    assert world.post("/schedules/daily/pause", until="60h").status_code == 200
+    world.wait_for(world.shows("/schedules/daily", "not run: it is paused"), 20, "the pause")
+    assert world.page("/schedules/daily").count("not run: it is paused") in (2, 3)
+
+
+def test_a_grid_says_how_many_tasks_it_leaves_out(world: World) -> None:
+    dag = world.service.root / "dags" / "d.yaml"
+    dag.write_text(json.dumps({"id": "d", "tasks": [{"id": f"t{number}", "run": "true"} for number in range(82)]}))
+    started(world)
+    record_event(
+        {"event": "schedule_enqueued", **fire("daily", 1), "attempt": 1, "dag": "dags/d.yaml"}, world.service.log
+    )
+    world.wait_for(world.shows("/schedules/daily", "2 further tasks not shown"), 20, "the run")
+    assert "in the last 1 run <" in world.page("/schedules/daily")
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_names_that_are_too_long_for_a_row_are_broken(browser: Browser, world: World, width: int) -> None:
+    spec = {"cron": "0 5 * * *", "timezone": "UTC", "dag": "d", "tenant": "t" * 100, "tags": ["g" * 100]}
+    record_event({"event": "schedules_loaded", "specs": {"n" * 120: spec}}, world.service.log)
+    world.open()
+    with browser_page(browser, world, width=width) as page:
+        page.goto("/schedules")
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+        assert page.locator("td.words").evaluate("each => each.clientWidth") > 200
+
+
 @pytest.mark.parametrize("path", ["/schedules", "/schedules/daily", "/forecast", "/health"])
 def test_a_narrow_page_does_not_scroll_sideways(browser: Browser, world: World, path: str) -> None:
     started(world)

@@ -5,7 +5,7 @@
 {
   const place = document.getElementById("graph"), box = document.getElementById("graph-box");
   const tools = document.getElementById("graph-tools"), narrow = matchMedia("(max-width: 40rem)");
-  const LEAST_ZOOM = 0.1, LEGIBLE_ZOOM = 0.75, MOST_ZOOM = 2;
+  const LEAST_ZOOM = 0.01, LEGIBLE_ZOOM = 0.75, MOST_ZOOM = 2;
   const worker = new Worker("/static/layout.js");
   let layout = {key: ""}, asked = "", zoom = 1, focused = "", isShown = false;
 
@@ -31,7 +31,8 @@
     svg.classList.add("laid");
     const fitting = box.clientWidth / layout.width;
     scale(!isShown && fitting > LEGIBLE_ZOOM ? Math.min(1, fitting) : zoom);
-    if (!isShown) show(svg.querySelector(".box:is(.failed, .crashed, .timeout, .running)"));
+    // Where all is well it begins with its first task, which may lie far down.
+    if (!isShown) show(svg.querySelector(".box:is(.failed, .crashed, .timeout, .running)") ?? boxes[0]);
     isShown = true;
     if (focused && document.activeElement === document.body) {
       boxes.find((each) => each.dataset.task === focused)?.focus({preventScroll: true});

@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from scheduler.ahead import FireAhead, fires_ahead
+from scheduler.pauses import Pauses
 from scheduler.schedule_model import Schedule, zone_of
 from scheduler.web.book import Book, entry_text
 from scheduler.web.feed import Feed
@@ -103,11 +104,12 @@ class BackfillRow(msgspec.Struct):
 
 
 class ScheduleView(msgspec.Struct):
-    """One schedule. `silence` says why no fire time is to come."""
+    """One schedule, and the first of its `task_count` tasks. `silence` says why no fire time is to come."""
 
     schedule: ScheduleRow
     file: FileSide
     tasks: list[str]
+    task_count: int
     grid: list[GridRun]
     days: list[Day]
     duration: Series
@@ -123,13 +125,14 @@ def schedule_view(feed: Feed, name: str, now: datetime, side: FileSide, grid: li
     """Return what there is to see of a schedule that is on record."""
     rows = feed.index.of_schedule.get(name, [])
     schedule = _in_force(feed, name)
-    ahead, silence = _ahead(schedule, now)
+    ahead, silence = _ahead(schedule, now, feed.history.pauses)
     last = rows[-_SERIES_RUNS:]
-    found = [task for column in grid for task in column.tasks]
+    found = dict.fromkeys([*side.tasks, *(task for column in grid for task in column.tasks)])
     return ScheduleView(
         schedule=row_of(feed, now, name),
         file=side,
-        tasks=list(dict.fromkeys([*side.tasks, *found]))[:_MOST_TASKS],
+        tasks=list(found)[:_MOST_TASKS],
+        task_count=len(found),
         grid=grid,
         days=days_of(feed.days, name, rows, now, _zone(schedule)),
         duration=_series((row, row.duration_s) for row in last),
@@ -184,19 +187,26 @@ def _in_force(feed: Feed, name: str) -> Schedule | None:
     return None
 
 
-def _ahead(schedule: Schedule | None, now: datetime) -> tuple[list[Ahead], str | None]:
+def _ahead(schedule: Schedule | None, now: datetime, pauses: Pauses) -> tuple[list[Ahead], str | None]:
     rows: Sequence[FireAhead] = []
     if schedule is not None:
         with suppress(*_UNREADABLE):
             rows = fires_ahead([schedule], now, count=_AHEAD)
     clock = "%H:%M" if all(row.utc is None or row.utc[17:19] == "00" for row in rows) else "%H:%M:%S"
     found = [
-        Ahead(time_of(row.utc) or 0.0, _local(schedule, row.fire_time, clock), row.remark)
+        Ahead(time_of(row.utc) or 0.0, _local(schedule, row.fire_time, clock), _remark(schedule, row, pauses))
         for row in rows
         if schedule is not None and row.fire_time is not None
     ]
     silence = next((str(row.remark) for row in rows if row.utc is None), None)
     return found, silence if rows else "it is not in force"
+
+
+def _remark(schedule: Schedule, row: FireAhead, pauses: Pauses) -> str | None:
+    at = datetime.fromtimestamp(time_of(row.utc) or 0.0, schedule.zone)
+    if pauses.is_paused(schedule.id, schedule.tenant, at, at):
+        return "; ".join(filter(None, ("not run: it is paused", row.remark)))
+    return row.remark
 
 
 def _local(schedule: Schedule, fire_time: str, clock: str) -> str:
