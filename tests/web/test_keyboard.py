@@ -38,6 +38,7 @@ def page(lively: Lively, browser: Browser) -> Iterator[Page]:
 
 def opened(page: Page, lively: Lively, name: str) -> None:
     page.goto(f"{lively.dashboard.url}{lively.paths[name]}")
+    expect(page.locator("svg.graph:not(.laid)")).to_have_count(0)
 
 
 def focused(page: Page) -> str:

@@ -27,7 +27,7 @@ function tellTime() {
 
 // -- live -------------------------------------------------------------------------------------------------------------
 
-let refreshing = false, again = false, refreshedAt = 0, isPressed = false;
+let refreshing = false, again = false, refreshedAt = 0, tookMs = 0, isPressed = false;
 
 for (const each of document.querySelectorAll("[data-live]")) each.dataset.shown = each.innerHTML;
 // A button that is replaced while it is pressed is never clicked.
@@ -38,12 +38,15 @@ async function refresh() {
   // What nobody sees is made anew when somebody does.
   if (refreshing || document.hidden) { again = true; return; }
   refreshing = true;
-  const wait = refreshedAt + LEAST_MS - performance.now();
+  // A server that is busy is asked less often.
+  const wait = refreshedAt + Math.max(LEAST_MS, 2 * tookMs) - performance.now();
   if (wait > 0) await new Promise((done) => setTimeout(done, wait));
   again = false;
+  const askedAt = performance.now();
   try {
     const answer = await fetch(location.href, {headers: {Accept: "text/html"}, credentials: "same-origin"});
     const text = await answer.text();
+    tookMs = performance.now() - askedAt;
     for (let looks = 0; isPressed && looks < 50; looks++) await new Promise((done) => setTimeout(done, 20));
     if (answer.redirected && new URL(answer.url).pathname === "/login") location.reload();
     else if (answer.ok) replaceLive(new DOMParser().parseFromString(text, "text/html"));
