@@ -150,3 +150,46 @@ def test_a_terminal_gets_colours_but_none_of_a_tasks_own(ended: Service, environ
     os.close(ours)
     assert text.decode().splitlines()[0] == f"{name} �[2Jhi"
     assert "save.2 |" in text.decode()
+
+
+def test_of_a_long_log_the_newest_lines_are_read_and_those_before_are_counted(tmp_path: Path) -> None:
+    def lines(first: int, count: int) -> bytes:
+        return b"".join(b"%09d\n" % number for number in range(first, first + count))
+
+    write(tmp_path, "a.1", lines(0, 1_000_000), (0, 1.0), (9_999_990, 2.0))
+    output = RunOutput(tmp_path, newest_bytes=1 << 20)
+    read = output.read()
+    assert [int(line.text) for line in read] == list(range(output.passed_over, 1_000_000))
+    assert 1 << 20 <= 10 * len(read) < 3 << 20
+    assert [line.time_s for line in read[-2:]] == [1.0, 2.0]
+    with (tmp_path / "a.1.log").open("ab") as file:
+        file.write(lines(1_000_000, 1) + lines(1_000_001, 1)[:4])
+    assert [line.text for line in output.read()] == ["001000000"]
+    with (tmp_path / "a.1.log").open("ab") as file:
+        file.write(lines(1_000_001, 500_000)[4:])
+    # What is passed over begins in the midst of a line.
+    behind = output.read()
+    assert len(read) + 1 + len(behind) + output.passed_over == 1_500_001
+    assert int(behind[0].text) == 1_500_001 - len(behind)
+
+
+def test_a_line_without_an_end_comes_in_parts_and_all_of_it(tmp_path: Path) -> None:
+    write(tmp_path, "a.1", b"x" * (9 << 20) + b"\ny\n")
+    texts = [line.text for line in RunOutput(tmp_path).lines()]
+    assert [len(text) for text in texts] == [4 << 20, 4 << 20, 1 << 20, 1]
+
+
+def test_reading_a_log_of_a_quarter_of_a_gigabyte_takes_a_few_megabytes(tmp_path: Path) -> None:
+    with (tmp_path / "a.1.log").open("wb") as file:
+        for _ in range(256):
+            file.write((b"%01023d\n" % 7) * 1024)
+    code = (
+        "import resource, sys; from pathlib import Path; from workers.task_output import RunOutput\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "output = RunOutput(Path(sys.argv[1]), newest_bytes=4 << 20)\n"
+        "assert len(output.read()) + output.passed_over == 262144\n"
+        "assert sum(1 for _ in RunOutput(Path(sys.argv[1])).lines()) == 262144\n"
+        "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 64

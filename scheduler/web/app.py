@@ -40,7 +40,8 @@ def build_app(
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-        tasks = [asyncio.create_task(feed.run()), asyncio.create_task(desk.processes.watch(feed))]
+        works = (feed.run(), desk.processes.watch(feed), _prepare(desk))
+        tasks = [asyncio.create_task(each) for each in works]
         try:
             yield
         finally:
@@ -61,7 +62,8 @@ def build_app(
             api.mount(),
             Mount("/static", StaticFiles(directory=_STATIC)),
         ],
-        middleware=[Middleware(GZipMiddleware, minimum_size=1000)],
+        # A third of the work of the highest level, and a tenth more bytes.
+        middleware=[Middleware(GZipMiddleware, minimum_size=1000, compresslevel=4)],
         exception_handlers={Problem: _problem, HTTPException: _http_error, Exception: _fault},
         lifespan=lifespan,
         max_body_size=MAX_BODY,
@@ -72,6 +74,15 @@ def build_app(
     # Around all of it: what is answered when a handler fails has its headers, too.
     app.middleware_stack = Gate(app.build_middleware_stack(), tokens, hosts, is_secure=is_secure)
     return app
+
+
+async def _prepare(desk: Desk) -> None:
+    """Do, once all is read, what whoever asks first would wait for."""
+    while not desk.feed.is_caught_up:
+        await asyncio.sleep(0.1)
+    await desk.book.soon()
+    for _ in pages.read_templates():
+        await asyncio.sleep(0)
 
 
 async def _problem(request: Request, error: Exception) -> Response:

@@ -14,6 +14,7 @@ from scheduler.forecast_facts import ForecastFacts
 from .book import Book
 from .feed import Feed
 from .jobs import Job
+from .past import Past
 from .processes import Processes
 from .task_grid import TaskGrid
 from .tokens import User
@@ -30,6 +31,7 @@ class Desk:
         self.directory = directory
         # Of this process: what a former one counted says nothing of what this one counts.
         self.token = secrets.token_hex(6)
+        self.past = Past(feed)
         self.processes = Processes()
         self.book = Book(directory)
         self.roster = Roster()

@@ -25,10 +25,14 @@ from .incidents import Incidents
 from .period_counts import PeriodCounts, asked_s, fire_s
 from .run_ends import RunEnds
 from .run_index import RunIndex
+from .standing import Standing
+from .views.figures import Tally
 
 __all__ = ["Change", "Feed"]
 
-_LOOK_S = 0.04
+_LOOK_S = 0.03
+# A page that is told more often has no time to show it. All are told at once, and the same.
+_LEAST_S = 0.1
 _RING = 5000
 _SEEN_WITHIN_S = 2.0
 # Longer than this in one go would hold up a page.
@@ -50,16 +54,18 @@ class Feed:
         self.settings = settings
         self.history = History()
         self.index = RunIndex()
+        self.tally = Tally(self.index)
         self.fire_times = FireTimes()
         self.incidents = Incidents()
         self.days = PeriodCounts(fire_s)
         self.lanes = PeriodCounts(asked_s)
         self.ends = RunEnds()
+        self.standing = Standing()
         # How often schedules were loaded: who keeps what depends on their specs makes it anew when it has grown.
         self.loads = 0
         self.recent: deque[Event] = deque(maxlen=_RING)
         self.seq = 0
-        # Counts what was told: as long as it stays, so does all that the logs say.
+        # Counts what was read: as long as it stays, so does all that the logs say.
         self.version = 0
         self.corrupt = 0
         self.is_caught_up = False
@@ -71,30 +77,37 @@ class Feed:
         self._past = LogReader(settings.state_path, from_start=True)
         self._tasks = LogReader(settings.events_path, from_start=True)
         self._listeners: set[asyncio.Queue[Change]] = set()
+        self._untold: Change | None = None
+        self._told_at = float("-inf")
 
     async def run(self) -> None:
         """Follow the logs until it is cancelled."""
         self._look_at_present()
         self.all_bytes = sum(_size_of(path) for path in (self.settings.state_path, self.settings.events_path))
         while True:
-            changed = self._guarded(self._look_at_present)
-            runs: set[str] = set(changed.runs) if changed else set()
+            if changed := self._guarded(self._look_at_present):
+                self._note_change(changed)
+            runs: set[str] = set()
             async for chunk in self._in_slices(self._past):
                 rows = self.index.take(chunk)
                 self.days.note(rows)
                 self.lanes.note(rows)
+                self.tally.advance(time.time())
                 self.incidents.take(chunk)
                 self.ends.take(chunk)
+                self.standing.take(chunk)
                 runs.update(row.run_id for row in rows)
             async for chunk in self._in_slices(self._tasks):
                 runs |= self.index.take_tasks(chunk)
             if not self.is_caught_up:
                 self.is_caught_up = True
                 self.announce()
-            elif runs or changed:
-                self._tell(Change(self.seq, frozenset(runs), changed.schedules if changed else frozenset()))
-            self.fire_times.refresh(self.history, datetime.now(UTC), _SLICE_S)
-            await asyncio.sleep(_LOOK_S)
+            elif runs:
+                self._note_change(Change(self.seq, frozenset(runs), frozenset()))
+            if time.monotonic() - self._told_at >= _LEAST_S:
+                self._tell()
+            is_done = self.fire_times.refresh(self.history, self.loads, datetime.now(UTC), _SLICE_S)
+            await asyncio.sleep(_LOOK_S if is_done else 0)
 
     async def changes(self) -> AsyncGenerator[Change, None]:
         """Yield what changes from now on, until the feed has ended; of a listener that is slow, several become one."""
@@ -121,15 +134,26 @@ class Feed:
 
     def announce(self) -> None:
         """Tell those who listen that there is something to see that no log has brought."""
-        self._tell(Change(self.seq, frozenset(), frozenset()))
+        self._note_change(Change(self.seq, frozenset(), frozenset()))
+        self._tell()
 
     def end(self) -> None:
         """Let those who listen go."""
         self.has_ended = True
         self.announce()
 
-    def _tell(self, change: Change) -> None:
+    def _note_change(self, change: Change) -> None:
         self.version += 1
+        if self._untold is not None:
+            before = self._untold
+            change = Change(change.seq, before.runs | change.runs, before.schedules | change.schedules)
+        self._untold = change
+
+    def _tell(self) -> None:
+        change, self._untold = self._untold, None
+        if change is None:
+            return
+        self._told_at = time.monotonic()
         for queue in self._listeners:
             if queue.full():
                 queue.get_nowait()

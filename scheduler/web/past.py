@@ -1,9 +1,10 @@
-"""The state at a past moment: the log folded from the segment that holds it up to then."""
+"""The state at a past moment: the log folded up to then, from where the oldest run begins that was open.
+
+Which those are the index knows; what else was in force, the few events that are kept of it.
+"""
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -13,12 +14,13 @@ import msgspec
 from scheduler.history import History
 from scheduler.open_runs import Run
 from scheduler.status import Drain, Paused, drain_of, paused_of
-from workers.events import decode_line, decode_lines, time_of
+from workers.events import decode_line, time_of
 from workers.segments import LogReader, Position, Segment, list_segments
+
+from .feed import Feed
 
 __all__ = ["Past", "PastRun", "PastState"]
 
-_KEPT = 64
 _SHOWN = 200
 # More than the first line of a segment is never long.
 _LINE = 64 * 1024
@@ -52,12 +54,11 @@ class PastState(msgspec.Struct):
 
 
 class Past:
-    """The states of a log that were asked for last. Safe between threads; one fold at a time."""
+    """The past of the log that a feed has read. Safe between threads."""
 
-    def __init__(self, path: str) -> None:
-        self._path = Path(path)
-        self._kept: OrderedDict[tuple[int, float], PastState] = OrderedDict()
-        self._lock = threading.Lock()
+    def __init__(self, feed: Feed) -> None:
+        self._feed = feed
+        self._path = Path(feed.settings.state_path)
 
     def first_s(self) -> float | None:
         """Return the moment with which the log begins; None of an empty one. Raises LogUnreadable."""
@@ -68,17 +69,20 @@ class Past:
         """Return the state at a moment, in seconds since the epoch. Raises LogUnreadable."""
         segments = [(each, _first_s(each)) for each in list_segments(self._path)]
         first_s = next((begins_s for _, begins_s in segments if begins_s is not None), None)
-        holds = [each for each, begins_s in segments if begins_s is not None and begins_s <= at_s]
+        holds = [each.first_seq for each, begins_s in segments if begins_s is not None and begins_s <= at_s]
         if not holds:
             return PastState(at_s, first_s, False, [], 0, [], 0, [], None, 0, None, None)
-        key = (holds[-1].first_seq, at_s)
-        with self._lock:
-            if key not in self._kept:
-                self._kept[key] = _state(_folded(self._path, holds[-1], at_s), at_s, first_s)
-                if len(self._kept) > _KEPT:
-                    self._kept.popitem(last=False)
-            self._kept.move_to_end(key)
-            return self._kept[key]
+        runs = self._runs(Position(holds[-1], 0), at_s)
+        return _state(runs, *self._feed.standing.at(at_s), at_s, first_s)
+
+    def _runs(self, segment: Position, at_s: float) -> list[Run]:
+        """Return the runs that were open then; the segment that holds the moment begins with those that were so."""
+        starts = [
+            row.span.start
+            for row in self._feed.index.rows
+            if row.span is not None and (row.asked_s or 0.0) <= at_s and (row.ended_s is None or row.ended_s > at_s)
+        ]
+        return list(_folded(self._path, max(segment, min(starts)), at_s).runs.values()) if starts else []
 
 
 def _first_s(segment: Segment) -> float | None:
@@ -91,15 +95,13 @@ def _first_s(segment: Segment) -> float | None:
     return None if event is None else time_of(event.get("timestamp"))
 
 
-def _folded(path: Path, segment: Segment, at_s: float) -> History:
-    """Return the fold of a segment up to a moment."""
+def _folded(path: Path, first: Position, at_s: float) -> History:
+    """Return the fold of a log from a place in it up to a moment."""
     history = History()
-    reader = LogReader(path, Position(segment.first_seq, 0))
+    reader = LogReader(path, first)
     try:
-        for chunk in reader.chunks():
-            if chunk.at.segment != segment.first_seq:
-                break  # its checkpoint says the same once more
-            for event in decode_lines(chunk.lines)[0]:
+        for batch in reader.batches():
+            for event in batch:
                 if (time_of(event.get("timestamp")) or 0.0) > at_s:
                     return history
                 history.apply(event)
@@ -108,9 +110,9 @@ def _folded(path: Path, segment: Segment, at_s: float) -> History:
     return history
 
 
-def _state(history: History, at_s: float, first_s: float | None) -> PastState:
-    running = [_run(run) for run in history.runs.values() if run.status == "running"]
-    waiting = [_run(run) for run in history.runs.values() if run.status != "running"]
+def _state(runs: list[Run], history: History, schedules: int, at_s: float, first_s: float | None) -> PastState:
+    running = [_run(run) for run in runs if run.status == "running"]
+    waiting = [_run(run) for run in runs if run.status != "running"]
     supervisor = history.supervisor or {}
     return PastState(
         at_s=at_s,
@@ -122,7 +124,7 @@ def _state(history: History, at_s: float, first_s: float | None) -> PastState:
         waiting_count=len(waiting),
         paused=list(islice(paused_of(history, datetime.fromtimestamp(at_s, UTC)), _SHOWN)),
         drain=drain_of(history),
-        schedules=sum(bool(state.spec) for state in history.schedules.values()),
+        schedules=schedules,
         supervisor_pid=supervisor.get("pid"),
         max_parallel=supervisor.get("max_parallel"),
     )

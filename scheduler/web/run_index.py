@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from sys import intern
 from typing import Any
 
 import msgspec
@@ -22,14 +23,15 @@ _RUN_ID = re.compile(rb'"run_id": ?"([A-Za-z0-9_.-]{1,200})"')
 _REASON_CHARS = 300
 
 
-class Span(msgspec.Struct):
+# Without the collector's mark: they are most of what there is, hold no cycle, and a look at all of them halts the loop.
+class Span(msgspec.Struct, gc=False):
     """The places of a run's first line in a log and behind its last one."""
 
     start: Position
     end: Position
 
 
-class RunRow(msgspec.Struct):
+class RunRow(msgspec.Struct, gc=False):
     """A run. Moments are seconds since the epoch; `number` counts the runs in the order in which they were asked for.
 
     `status` is `queued`, `running`, `parked`, or how its last attempt ended; `kind` says what asked for it: `schedule`,
@@ -96,6 +98,12 @@ class RunIndex:
         self.rows: list[RunRow] = []
         self.by_id: dict[str, RunRow] = {}
         self.of_schedule: dict[str, list[RunRow]] = {}
+        self.tenants: set[str] = set()
+        # Those that have started, or ended, in the order in which they did.
+        self.started: list[RunRow] = []
+        self.ended: list[RunRow] = []
+        # How often one was taken out of `ended` again: who counts on from there begins anew.
+        self.reopened = 0
         # Of runs that are open: the tasks at work, and since when.
         self.at_work: dict[str, dict[str, float]] = {}
         self._decoder = msgspec.json.Decoder(_Line)
@@ -178,24 +186,27 @@ class RunIndex:
         if row is None:
             return self._add(line, _kind(line))
         if line.retry_of is not None:
+            self._reopen(row)
             row.status, row.attempt, row.ended_s = "queued", line.attempt or row.attempt, None
             row.reason = row.duration_s = None
         return row
 
     def _add(self, line: _Line, kind: str) -> RunRow:
-        name = line.schedule_id or line.for_schedule or ""
+        name = intern(line.schedule_id or line.for_schedule or "")
         row = RunRow(
             run_id=line.run_id,
             number=len(self.rows) + 1,
             kind=kind,
             schedule_id=name,
-            tenant=line.tenant or "default",
-            dag=line.dag or "",
+            # Few of them, many times.
+            tenant=intern(line.tenant or "default"),
+            dag=intern(line.dag or ""),
             fire_s=time_of(line.minute),
             asked_s=time_of(line.timestamp),
             attempt=line.attempt or 1,
         )
         self.rows.append(row)
+        self.tenants.add(row.tenant)
         self.by_id[row.run_id] = row
         if name:
             self.of_schedule.setdefault(name, []).append(row)
@@ -220,6 +231,7 @@ class RunIndex:
             row.waited_s = round(max(0.0, at_s - due_s), 3)
             if row.kind == "schedule" and row.fire_s is not None:
                 row.late_s = round(max(0.0, at_s - row.fire_s), 3)
+            self.started.append(row)
         row.started_s = row.started_s or at_s
 
     def _finish(self, row: RunRow, line: _Line) -> None:
@@ -227,9 +239,23 @@ class RunIndex:
         if line.next_attempt is not None:
             row.status, row.attempt = "queued", line.next_attempt
             return
-        row.status = line.status or "failed"
+        self._reopen(row)
+        row.status = intern(line.status or "failed")
         row.ended_s, row.duration_s = time_of(line.timestamp), line.duration_s
         row.reason = line.reason[:_REASON_CHARS] if line.reason else None
+        if row.ended_s is not None:
+            self.ended.append(row)
+
+    def _reopen(self, row: RunRow) -> None:
+        """Take a run out of those that have ended, if it is among them."""
+        if row.ended_s is None:
+            return
+        # Most are taken up again soon; and it is this very row, not one that looks like it.
+        for place in range(len(self.ended) - 1, -1, -1):
+            if self.ended[place] is row:
+                del self.ended[place]
+                break
+        self.reopened += 1
 
 
 def _kind(line: _Line) -> str:

@@ -18,6 +18,8 @@ from .ansi import Part, marked, parts_of, plain
 __all__ = ["Log", "LogLine", "LogShelf", "text_of"]
 
 _KEPT = 2000
+# Of each task's log: as many lines as are kept, of 2 KiB each.
+_NEWEST_BYTES = 4 * 1024 * 1024
 _OPEN = 24
 _LINE_CHARS = 8192
 _FOUND = 1000
@@ -39,7 +41,8 @@ class Log(msgspec.Struct):
     """Lines of the output of an attempt, oldest first. Ask with `after=next` for those that come behind them.
 
     `first` is the number of the first line; lines before it are not shown, and come with `before=first`. `count` is how
-    many there are in all; with `find` the lines are those that hold the word, and `count` is how many do.
+    many there are in all; with `find` the lines are those that hold the word, and `count` is how many do. Of what
+    is new in the log of a task, the last 4 MiB are read and the lines before them counted.
     """
 
     attempt: int
@@ -55,17 +58,18 @@ class _Tail:
     """The newest lines of a log, and how many there were in all."""
 
     def __init__(self, directory: Path, task: str | None) -> None:
-        self._output = RunOutput(directory, task)
+        self._output = RunOutput(directory, task, _NEWEST_BYTES)
         self._lines: deque[Line] = deque(maxlen=_KEPT)
         self._lock = threading.Lock()
-        self._count = 0
+        self._read = self._count = 0
 
     def read(self, after: int, limit: int, *, is_over: bool) -> tuple[int, list[Line], int]:
         """Return the number of the first of the newest lines that come from `after` on, those lines, and the next."""
         with self._lock:
             new = self._output.read(is_over=is_over)
             self._lines.extend(each._replace(text=_short(each.text)) for each in new)
-            self._count += len(new)
+            self._read += len(new)
+            self._count = self._read + self._output.passed_over
             first = max(after, self._count - min(limit, len(self._lines)))
             lines = list(islice(self._lines, first - self._count + len(self._lines), None))
             return first, lines, self._count
@@ -91,20 +95,28 @@ class LogShelf:
         self, run_id: str, attempt: int, task: str | None, number: int, *, limit: int = 500, is_over: bool
     ) -> Log:
         """Return the lines before one, read anew: a log is longer than what is kept of it."""
-        lines = RunOutput(self._logs / run_id / str(attempt), task).read(is_over=is_over)
-        last = min(number, len(lines))
-        first = max(0, last - limit)
-        shown = [_shown(place, lines[place]) for place in range(first, last)]
-        return Log(attempt, task, shown, first, last, len(lines), is_over)
+        lines = RunOutput(self._logs / run_id / str(attempt), task).lines(is_over=is_over)
+        kept: deque[Line] = deque(maxlen=limit)
+        count = 0
+        for count, line in enumerate(lines, 1):
+            if count <= number:
+                kept.append(line._replace(text=_short(line.text)))
+        last = min(number, count)
+        shown = [_shown(place, line) for place, line in enumerate(kept, last - len(kept))]
+        return Log(attempt, task, shown, last - len(kept), last, count, is_over)
 
     def find(self, run_id: str, attempt: int, task: str | None, word: str, *, is_over: bool) -> Log:
         """Return the newest lines that hold a word, in whichever case."""
         output, wanted = RunOutput(self._logs / run_id / str(attempt), task), word.casefold()
-        lines = output.read(is_over=is_over)
-        found = [(number, each) for number, each in enumerate(lines) if wanted in plain(each.text).casefold()]
-        shown = [_shown(number, each, word) for number, each in found[-_FOUND:]]
-        first = shown[0].number if shown else len(lines)
-        return Log(attempt, task, shown, first, len(lines), len(found), is_over)
+        found: deque[tuple[int, Line]] = deque(maxlen=_FOUND)
+        number = count = 0
+        for number, each in enumerate(output.lines(is_over=is_over), 1):
+            if wanted in plain(each.text).casefold():
+                found.append((number - 1, each._replace(text=_short(each.text))))
+                count += 1
+        shown = [_shown(place, each, word) for place, each in found]
+        first = shown[0].number if shown else number
+        return Log(attempt, task, shown, first, number, count, is_over)
 
     def _tail(self, run_id: str, attempt: int, task: str | None) -> _Tail:
         key = (run_id, attempt, task)
@@ -119,9 +131,9 @@ class LogShelf:
 
 def text_of(directory: Path, task: str | None, *, is_over: bool) -> Iterator[bytes]:
     """Yield the output of an attempt as text, as it was written; of several tasks with the time and the task."""
-    lines = RunOutput(directory, task).read(is_over=is_over)
-    for first in range(0, len(lines), _BATCH):
-        yield b"".join(_as_text(line, is_alone=task is not None) for line in lines[first : first + _BATCH])
+    lines = RunOutput(directory, task).lines(is_over=is_over)
+    while batch := list(islice(lines, _BATCH)):
+        yield b"".join(_as_text(line, is_alone=task is not None) for line in batch)
 
 
 def _as_text(line: Line, *, is_alone: bool) -> bytes:

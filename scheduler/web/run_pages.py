@@ -16,7 +16,7 @@ from workers.terminal import clean
 from . import draw_run
 from .desk import desk_of
 from .pages import render
-from .run_requests import at_of, filters_of, in_thread, log_text, look_at_run, number_of, past_of, read_log
+from .run_requests import at_of, filters_of, in_thread, log_text, look_at_run, number_of, read_log
 from .views.history import KINDS, STATUSES, run_page
 from .views.run import TaskView
 
@@ -69,7 +69,7 @@ async def _history(request: Request) -> Response:
         if filters.q in index.of_schedule:
             return RedirectResponse(f"/schedules/{filters.q}", 303)
     kept = {name: query[name] for name in _FIELDS if query.get(name)}
-    past, at = past_of(request), await at_of(request)
+    past, at = desk_of(request).past, await at_of(request)
     return render(
         request,
         "history.html",
@@ -81,7 +81,7 @@ async def _history(request: Request) -> Response:
             "link": lambda **changes: _link(kept, changes),
             "statuses": STATUSES,
             "kinds": KINDS,
-            "tenants": sorted({row.tenant for row in index.newest()}),
+            "tenants": sorted(index.tenants),
             "at": at,
             "first_s": await in_thread(past.first_s),
             "now_s": desk_of(request).now().timestamp(),

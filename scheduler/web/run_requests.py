@@ -17,7 +17,7 @@ from workers.ids import is_id, is_run_id
 
 from .desk import desk_of
 from .moments import read_moment_s
-from .past import Past, PastState
+from .past import PastState
 from .problems import Problem
 from .run_index import RunRow
 from .run_lines import read_row
@@ -35,7 +35,6 @@ __all__ = [
     "log_text",
     "look_at_run",
     "number_of",
-    "past_of",
     "read_log",
     "row_of",
     "task_of",
@@ -163,8 +162,9 @@ async def at_of(request: Request) -> PastState | None:
         return None
     if at_s > desk.now().timestamp():
         raise Problem(404, "Not past yet", "`at` is a moment that has been")
-    past = past_of(request)
-    return await in_thread(lambda: past.state_at(at_s))
+    if not desk.feed.is_caught_up:
+        raise Problem(503, "History is still being read", "what was then is not whole yet")
+    return await in_thread(lambda: desk.past.state_at(at_s))
 
 
 async def in_thread(act: Callable[[], T]) -> T:
@@ -178,13 +178,3 @@ async def in_thread(act: Callable[[], T]) -> T:
 @lru_cache(4)
 def _shelf(logs: str) -> LogShelf:
     return LogShelf(Path(logs))
-
-
-def past_of(request: Request) -> Past:
-    """Return the past of the log that the dashboard shows."""
-    return _past(desk_of(request).feed.settings.state_path)
-
-
-@lru_cache(4)
-def _past(path: str) -> Past:
-    return Past(path)

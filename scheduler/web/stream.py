@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, suppress
+from functools import lru_cache
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
@@ -18,8 +19,6 @@ __all__ = ["ROUTES", "STILL_HERE", "beats", "sse"]
 
 STILL_HERE = ": still here\n\n"
 _BEAT_S = 15.0
-# A page that is told more often has no time to show it.
-_LEAST_S = 0.1
 _NAMES = 200
 
 
@@ -34,11 +33,7 @@ async def _change_lines(feed: Feed, last_id: str) -> AsyncIterator[str]:
         yield _change_line(Change(feed.seq, frozenset(), frozenset()))
     async with aclosing(beats(feed)) as changes:
         async for change in changes:
-            if change is None:
-                yield STILL_HERE
-                continue
-            yield _change_line(change)
-            await asyncio.sleep(_LEAST_S)
+            yield STILL_HERE if change is None else _change_line(change)
 
 
 async def beats(feed: Feed) -> AsyncGenerator[Change | None, None]:
@@ -66,6 +61,8 @@ async def beats(feed: Feed) -> AsyncGenerator[Change | None, None]:
         await changes.aclose()
 
 
+# All are told of the same change at once.
+@lru_cache(8)
 def _change_line(change: Change) -> str:
     data = {"seq": change.seq, "runs": sorted(change.runs)[:_NAMES], "schedules": sorted(change.schedules)[:_NAMES]}
     return f"id: {change.seq}\nevent: change\ndata: {json.dumps(data)}\n\n"

@@ -12,7 +12,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import bench_cli, bench_day, bench_forecast, bench_history, bench_log, bench_runs, bench_schedules, bench_service
+from . import (
+    bench_cli,
+    bench_dashboard,
+    bench_day,
+    bench_forecast,
+    bench_history,
+    bench_log,
+    bench_runs,
+    bench_schedules,
+    bench_service,
+)
 from .machine import describe, load_average
 from .measure import Bench, Row, table
 
@@ -43,6 +53,7 @@ def benchmarks() -> dict[str, Callable[[Bench], list[Row]]]:
         "restart": bench_service.restart,
         "idle": bench_service.idle,
         "day": bench_day.day,
+        "dashboard": bench_dashboard.dashboard,
     }
 
 

@@ -25,7 +25,7 @@ class Dashboard:
         self.port = _free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.process: subprocess.Popen[bytes] | None = None
-        self._clients: list[httpx.Client] = []
+        self._clients: dict[str, httpx.Client] = {}
 
     def start(self, *options: str) -> Dashboard:
         """Start it with these further options, and wait until it has read all there was."""
@@ -39,15 +39,15 @@ class Dashboard:
         return self
 
     def client(self, token: str = OPERATOR) -> httpx.Client:
-        """Return a program that asks with a token."""
-        headers = {**HEADERS, "Authorization": f"Bearer {token}"}
-        client = httpx.Client(base_url=self.url, headers=headers, timeout=20)
-        self._clients.append(client)
-        return client
+        """Return the program that asks with a token."""
+        if token not in self._clients:
+            headers = {**HEADERS, "Authorization": f"Bearer {token}"}
+            self._clients[token] = httpx.Client(base_url=self.url, headers=headers, timeout=20)
+        return self._clients[token]
 
     def page(self, browser: Browser, token: str = OPERATOR, **context: Any) -> Page:
         """Return a page of a person who has logged in. Whatever the page's own code throws fails the test."""
-        inside = browser.new_context(viewport={"width": 1280, "height": 900}, **context)
+        inside = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **context})
         page = inside.new_page()
         page.set_default_timeout(20_000)
         page.errors = []  # type: ignore[attr-defined]
@@ -65,7 +65,7 @@ class Dashboard:
 
     def end(self) -> None:
         """End it in order."""
-        for client in self._clients:
+        for client in self._clients.values():
             client.close()
         if self.process is not None:
             self.process.terminate()

@@ -111,3 +111,24 @@ def test_a_past_moment_is_shown_by_the_field_and_by_the_slider(
     page.click("#past form >> nth=0 >> text=Show")
     expect(page.locator("#past")).to_contain_text("nothing is on record")
     assert page.errors == []  # type: ignore[attr-defined]
+
+
+def test_a_page_that_nobody_sees_asks_for_nothing_and_is_up_to_date_once_it_is_seen(
+    service: Service, dashboard: Dashboard, browser: Browser
+) -> None:
+    dashboard.start()
+    page = dashboard.page(browser)
+    page.goto(f"{dashboard.url}/history")
+    expect(page.locator("#live")).to_have_text("live")
+    page.wait_for_load_state("networkidle")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    show = "(isHidden) => { Object.defineProperty(document, 'hidden', {configurable: true, get: () => isHidden}); }"
+    page.evaluate(show, True)
+    page.evaluate("new EventSource('/stream').addEventListener('change', () => { window.told = true; })")
+    service.ask("dags/d.yaml", "unseen.1", by="x")
+    page.wait_for_function("window.told")
+    assert asked == [f"{dashboard.url}/stream"]
+    page.evaluate(show, False)
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    expect(page.locator("#runs")).to_contain_text("unseen.1")

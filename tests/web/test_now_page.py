@@ -7,6 +7,7 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from dashboard import Dashboard
@@ -137,7 +138,7 @@ def test_the_hour_behind_a_fire_time_is_known_and_has_an_end() -> None:
     }
     history.apply({"event": "schedules_loaded", "seq": 1, "timestamp": stamp(1), "specs": specs})
     times = FireTimes()
-    assert times.refresh(history, NOW, 10)
+    assert times.refresh(history, 1, NOW, 10)
     fires = {each.schedule_id: each for each in times.soonest(history, NOW, 12)}
     first_s = datetime(2026, 11, 29, 12, 4, tzinfo=UTC).timestamp()
     assert fires["minutely"].at_s == first_s
@@ -145,6 +146,29 @@ def test_the_hour_behind_a_fire_time_is_known_and_has_an_end() -> None:
     # No closer than a drawing has room for, and to the end of the hour all the same.
     assert fires["often"].later_s[::239] == [fires["often"].at_s + 15, fires["often"].at_s + 3600]
     assert fires["rare"].later_s == []
+
+
+def test_fire_times_follow_the_clock_and_an_edit_and_forget_what_is_gone() -> None:
+    def load(seq: int, specs: dict[str, Any], *removed: str) -> None:
+        event = {"event": "schedules_loaded", "seq": seq, "timestamp": stamp(1), "specs": specs, "removed": removed}
+        history.apply(event)
+        assert times.refresh(history, seq, NOW, 10)
+
+    def soonest(now: datetime) -> list[tuple[str, float]]:
+        return [(each.schedule_id, each.at_s - now_s) for each in times.soonest(history, now, 12)]
+
+    history, times, now_s = History(), FireTimes(), NOW.replace(second=0, microsecond=0).timestamp()
+    load(1, {name: {"cron": f"{minute} * * * *", "dag": "d.yaml", "enabled": True} for name, minute in
+             (("five", 5), ("ten", 10), ("gone", 20), ("edited", 30))})  # fmt: skip
+    at = {name: times.at_s(name) for name in ("five", "ten", "gone", "edited")}
+    assert soonest(NOW) == sorted(((name, at_s - now_s) for name, at_s in at.items() if at_s), key=lambda row: row[1])
+    load(2, {"edited": {"cron": "@every 5s", "dag": "d.yaml", "enabled": True}}, "gone")
+    assert soonest(NOW)[0][0] == "edited"
+    assert "gone" not in dict(soonest(NOW))
+    later = NOW + timedelta(hours=1)
+    assert times.refresh(history, 2, later, 10)
+    assert all(at_s > later.timestamp() - now_s for _, at_s in soonest(later))
+    assert sorted(name for name, _ in soonest(later)) == ["edited", "five", "ten"]
 
 
 def test_drawings_leave_out_what_is_not_there_and_say_what_they_show() -> None:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
+from dashboard import VIEWER
 from playwright.sync_api import Browser, expect
 from schedule_world import World, browser_page, world_of
 from service import Service, WaitFor
@@ -196,7 +197,7 @@ def test_a_run_is_triggered_by_a_form_made_from_the_params(browser: Browser, wor
         page.click("button:has-text('Trigger a run')")
         page.wait_for_url("**/runs/daily.*")
     (event,) = world.service.events("run_requested")
-    assert (event["by"], event["params"]) == ("ana@dashboard", {"region": "us", "full": True, "n": 2})
+    assert (event["by"], event["params"]) == ("ann@dashboard", {"region": "us", "full": True, "n": 2})
 
 
 def test_a_schedule_is_paused_and_resumed_and_the_page_follows(browser: Browser, world: World) -> None:
@@ -207,11 +208,11 @@ def test_a_schedule_is_paused_and_resumed_and_the_page_follows(browser: Browser,
         page.fill("#pause-until", "3h")
         page.fill("#pause-reason", "new disk")
         page.click(".form button:has-text('Pause')")
-        page.wait_for_selector("#alerts :text('ana@dashboard: new disk')")
+        page.wait_for_selector("#alerts :text('ann@dashboard: new disk')")
         assert "paused" in page.locator("#head").inner_text()
         page.click("button:has-text('Resume')")
         page.wait_for_selector("#head .status:has-text('active')")
-    assert [each["by"] for each in world.service.events("schedule_resumed")] == ["ana@dashboard"]
+    assert [each["by"] for each in world.service.events("schedule_resumed")] == ["ann@dashboard"]
 
 
 @pytest.mark.parametrize("is_wanted", [True, False])
@@ -249,8 +250,7 @@ def test_a_refusal_is_told_on_the_page(browser: Browser, world: World) -> None:
 
 def test_a_viewer_sees_no_form(world: World) -> None:
     started(world)
-    with world.client("vic") as client:
-        page = client.get("/schedules/daily", headers={"Accept": "text/html"}).text
+    page = world.dashboard.client(VIEWER).get("/schedules/daily", headers={"Accept": "text/html"}).text
     assert 'data-action="/api/' not in page
     assert "06:30" in page
 

@@ -3,7 +3,7 @@
 "use strict";
 
 // A page that is long to make says how long it waits for more news before it is made again.
-const LEAST_MS = Number(document.querySelector("[data-least]")?.dataset.least ?? 150);
+const LEAST_MS = Number(document.querySelector("[data-least]")?.dataset.least ?? 50);
 
 // -- time -------------------------------------------------------------------------------------------------------------
 
@@ -35,7 +35,8 @@ addEventListener("pointerdown", () => { isPressed = true; }, true);
 for (const name of ["pointerup", "pointercancel", "blur"]) addEventListener(name, () => setTimeout(() => { isPressed = false; }), true);
 
 async function refresh() {
-  if (refreshing) { again = true; return; }
+  // What nobody sees is made anew when somebody does.
+  if (refreshing || document.hidden) { again = true; return; }
   refreshing = true;
   const wait = refreshedAt + LEAST_MS - performance.now();
   if (wait > 0) await new Promise((done) => setTimeout(done, wait));
@@ -51,6 +52,8 @@ async function refresh() {
   refreshing = false;
   if (again) refresh();
 }
+
+document.addEventListener("visibilitychange", () => { if (again && !refreshing) refresh(); });
 
 function rowsOf(part) {
   return [...part.querySelectorAll("[data-row]")];

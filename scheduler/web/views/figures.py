@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import bisect
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from itertools import chain
 
 import msgspec
 
-from scheduler.web.period_counts import BAD
 from scheduler.web.run_index import RunIndex, RunRow
 
-__all__ = ["WINDOWS", "Bin", "Figures", "bins_of", "figures_of", "quantile"]
+__all__ = ["WINDOWS", "Bin", "Figures", "Tally", "quantile"]
 
 # How long each window is, and into how many parts it is drawn.
 WINDOWS = {"1h": (3600, 60), "24h": (86_400, 96), "30d": (30 * 86_400, 120)}
+# More values than so many are sorted anew at once; fewer are put in their places.
+_FEW = 200
 
 
 class Bin(msgspec.Struct):
@@ -44,64 +46,124 @@ class Figures(msgspec.Struct):
     bins: list[Bin]
 
 
-def figures_of(index: RunIndex, window: str, now_s: float) -> Figures:
-    """Return the figures of a window of WINDOWS up to now."""
-    length_s, parts = WINDOWS[window]
-    rows = recent_rows(index, now_s - length_s)
-    ended = [row for row in rows if row.ended_s is not None and row.ended_s > now_s - length_s]
-    counted = [row for row in ended if row.status != "cancelled"]
-    good = sum(row.status == "success" for row in counted)
-    late = sorted(row.late_s for row in rows if row.late_s is not None)
-    waits = sorted(row.waited_s for row in rows if row.waited_s is not None)
-    return Figures(
-        window=window,
-        runs=len(ended),
-        failures=sum(row.status in BAD for row in ended),
-        success_rate=good / len(counted) if counted else None,
-        runs_per_hour=round(len(ended) * 3600 / length_s, 3),
-        late_p50_s=quantile(late, 50),
-        late_p99_s=quantile(late, 99),
-        wait_p50_s=quantile(waits, 50),
-        wait_p99_s=quantile(waits, 99),
-        bins=bins_of(rows, now_s - length_s, length_s / parts, parts),
-    )
+class _Slot(msgspec.Struct):
+    """What a part of a window has: ends by kind, and the lengths of what started in it, ascending."""
+
+    success: int = 0
+    bad: int = 0
+    cancelled: int = 0
+    late: list[float] = []
+    waits: list[float] = []
 
 
-def recent_rows(index: RunIndex, since_s: float) -> list[RunRow]:
-    """Return the rows of runs that were asked for, or had their end, since then.
+class Tally:
+    """The figures of each window of WINDOWS, counted on from one look to the next.
 
-    A run that has taken longer than a week is looked for no further back.
+    Parts begin at whole multiples of their width, so that one that has passed stays as it was.
     """
-    rows = index.rows
-    first = bisect.bisect_left(rows, since_s - 7 * 86_400, key=lambda row: row.asked_s or 0.0)
-    return [row for row in rows[first:] if (row.ended_s or math.inf) > since_s]
+
+    def __init__(self, index: RunIndex) -> None:
+        self._index = index
+        self._begin()
+
+    def _begin(self) -> None:
+        self._windows = {name: _Window(*each) for name, each in WINDOWS.items()}
+        self._starts = self._ends = 0
+        self._reopened = self._index.reopened
+
+    def advance(self, now_s: float) -> None:
+        """Count what has come since the last call, as far as any window reaches."""
+        index = self._index
+        if self._reopened != index.reopened:
+            self._begin()
+        starts, ends = index.started[self._starts :], index.ended[self._ends :]
+        self._starts, self._ends = len(index.started), len(index.ended)
+        for window in self._windows.values():
+            window.advance(starts, ends, now_s)
+
+    def figures(self, name: str, now_s: float) -> Figures:
+        """Return the figures of a window up to now."""
+        self.advance(now_s)
+        return self._windows[name].figures(name, now_s)
 
 
-def bins_of(rows: Iterable[RunRow], since_s: float, width_s: float, parts: int) -> list[Bin]:
-    """Return the parts of a window, oldest first."""
-    bins = [Bin(since_s + number * width_s) for number in range(parts)]
-    late: list[list[float]] = [[] for _ in bins]
-    waits: list[list[float]] = [[] for _ in bins]
-    for row in rows:
-        if row.ended_s is not None and 0 <= (at := int((row.ended_s - since_s) / width_s)) < parts:
-            here = bins[at]
-            if row.status == "success":
-                here.success += 1
-            elif row.status == "cancelled":
-                here.cancelled += 1
-            else:
-                here.bad += 1
-        if row.started_s is not None and 0 <= (at := int((row.started_s - since_s) / width_s)) < parts:
-            if row.late_s is not None:
-                late[at].append(row.late_s)
-            if row.waited_s is not None:
-                waits[at].append(row.waited_s)
-    for number, here in enumerate(bins):
-        late[number].sort()
-        waits[number].sort()
-        here.late_p50_s, here.late_p99_s = quantile(late[number], 50), quantile(late[number], 99)
-        here.wait_p50_s = quantile(waits[number], 50)
-    return bins
+class _Window:
+    """One window: its parts by number since the epoch."""
+
+    def __init__(self, length_s: float, parts: int) -> None:
+        self._width_s, self._parts = length_s / parts, parts
+        self._slots: dict[int, _Slot] = {}
+        # Of all parts together, ascending; made when it is asked for.
+        self._late: list[float] | None = None
+        self._waits: list[float] | None = None
+
+    def advance(self, starts: Sequence[RunRow], ends: Sequence[RunRow], now_s: float) -> None:
+        first = self._first(now_s)
+        for number in [number for number in self._slots if number < first]:
+            del self._slots[number]
+            self._late = self._waits = None
+        if len(starts) > _FEW:
+            self._late = self._waits = None
+        for row in starts:
+            if row.started_s is not None and (number := int(row.started_s / self._width_s)) >= first:
+                slot = self._slot(number)
+                _take(row.late_s, slot.late, self._late)
+                _take(row.waited_s, slot.waits, self._waits)
+        for row in ends:
+            if row.ended_s is not None and (number := int(row.ended_s / self._width_s)) >= first:
+                slot = self._slot(number)
+                slot.success += row.status == "success"
+                slot.cancelled += row.status == "cancelled"
+                slot.bad += row.status not in ("success", "cancelled")
+
+    def figures(self, name: str, now_s: float) -> Figures:
+        first = self._first(now_s)
+        slots = [self._slots.get(number) or _Slot() for number in range(first, first + self._parts)]
+        if self._late is None or self._waits is None:
+            self._late = sorted(chain.from_iterable(slot.late for slot in slots))
+            self._waits = sorted(chain.from_iterable(slot.waits for slot in slots))
+        success, bad = sum(slot.success for slot in slots), sum(slot.bad for slot in slots)
+        runs, begin_s = success + bad + sum(slot.cancelled for slot in slots), first * self._width_s
+        return Figures(
+            window=name,
+            runs=runs,
+            failures=bad,
+            success_rate=success / (success + bad) if success + bad else None,
+            runs_per_hour=round(runs * 3600 / (now_s - begin_s), 3),
+            late_p50_s=quantile(self._late, 50),
+            late_p99_s=quantile(self._late, 99),
+            wait_p50_s=quantile(self._waits, 50),
+            wait_p99_s=quantile(self._waits, 99),
+            bins=[_bin(begin_s + number * self._width_s, slot) for number, slot in enumerate(slots)],
+        )
+
+    def _first(self, now_s: float) -> int:
+        return int(now_s / self._width_s) - self._parts + 1
+
+    def _slot(self, number: int) -> _Slot:
+        slot = self._slots.get(number)
+        if slot is None:
+            slot = self._slots[number] = _Slot()
+        return slot
+
+
+def _take(value: float | None, *ordered: list[float] | None) -> None:
+    if value is not None:
+        for values in ordered:
+            if values is not None:
+                bisect.insort(values, value)
+
+
+def _bin(at_s: float, slot: _Slot) -> Bin:
+    return Bin(
+        at_s,
+        slot.success,
+        slot.bad,
+        slot.cancelled,
+        late_p50_s=quantile(slot.late, 50),
+        late_p99_s=quantile(slot.late, 99),
+        wait_p50_s=quantile(slot.waits, 50),
+    )
 
 
 def quantile(ordered: Sequence[float], percent: int) -> float | None:

@@ -22,7 +22,7 @@ from scheduler.web.processes import Processes
 from scheduler.web.run_index import RunIndex, RunRow
 from workers.events import time_of
 
-from .figures import Figures, figures_of, quantile, recent_rows
+from .figures import Figures, quantile
 from .lanes import Lane, lanes_of
 
 __all__ = ["Failing", "Now", "WaitingRun", "Worker", "now_view"]
@@ -32,6 +32,8 @@ _FAULTS = 10
 _FAILING = 12
 _FAILURES_S = 86_400.0
 _LENGTHS = 50
+# So many older ends in a row, and none will come that is newer.
+_OLDER = 500
 
 
 class Worker(WorkerFacts):
@@ -106,7 +108,7 @@ def now_view(feed: Feed, found: Processes, now: datetime, window: str = "24h") -
         failing=failing[:_FAILING],
         lanes=lanes_of(feed, first, window, now_s),
         fires=feed.fire_times.soonest(history, now, 12),
-        figures=figures_of(index, window, now_s),
+        figures=feed.tally.figures(window, now_s),
     )
 
 
@@ -171,17 +173,30 @@ def _wait_text(row: dict[str, Any]) -> str:
 def _failing(index: RunIndex, now_s: float) -> list[Failing]:
     """Return what has failed of late: what still does before what runs well again, the newest first."""
     found: dict[tuple[str, str], Failing] = {}
-    for row in recent_rows(index, now_s - _FAILURES_S):
-        if row.ended_s is None or row.status not in BAD:
-            continue
-        key = (row.schedule_id, "" if row.schedule_id else row.dag)
-        known = found.setdefault(key, Failing(row.schedule_id, row.dag, 0, row, is_mended=False))
-        known.count += 1
-        if (known.last.ended_s or 0.0) <= row.ended_s:
-            known.last = row
+    for row in _ended_since(index, now_s - _FAILURES_S):
+        if row.status in BAD:
+            key = (row.schedule_id, "" if row.schedule_id else row.dag)
+            known = found.setdefault(key, Failing(row.schedule_id, row.dag, 0, row, is_mended=False))
+            known.count += 1
+            known.last = max(known.last, row, key=_ended_s)
     for each in found.values():
         each.is_mended = bool(each.schedule_id) and _ran_well_since(index, each)
     return sorted(found.values(), key=lambda each: (each.is_mended, -(each.last.ended_s or 0.0)))
+
+
+def _ended_since(index: RunIndex, since_s: float) -> Iterator[RunRow]:
+    """Yield what has ended since, the last on record first; a few that are older are no end: clocks are set back."""
+    older = 0
+    for row in reversed(index.ended):
+        older = older + 1 if _ended_s(row) < since_s else 0
+        if older == 0:
+            yield row
+        elif older == _OLDER:
+            return
+
+
+def _ended_s(row: RunRow) -> float:
+    return row.ended_s or 0.0
 
 
 def _ran_well_since(index: RunIndex, failing: Failing) -> bool:
