@@ -92,9 +92,20 @@ def test_a_past_moment_is_shown_by_the_field_and_by_the_slider(
     page = dashboard.page(browser)
     page.goto(f"{dashboard.url}/history?at={then.timestamp()}")
     expect(page.locator("#past .columns > div").first).to_contain_text(run_id)
-    page.locator("#past-slide").focus()
+    slide, shown = page.locator("#past-slide"), page.url
+    slide.focus()
     page.keyboard.press("Home")
+    page.keyboard.press("ArrowRight")
+    told = page.locator("#past-told").inner_text()
+    # Many keys lead to a moment: the page is the same until one goes there.
+    assert (page.url, page.evaluate("document.activeElement.id")) == (shown, "past-slide")
+    page.keyboard.press("Enter")
     page.wait_for_url(re.compile(r"\?at=\d+#past"))
+    expect(page.locator("#past-facts, #past .none").first).to_be_visible()
+    expect(page.locator("#past-told")).to_have_text(told)
+    drawn = page.url
+    slide.click()
+    page.wait_for_url(lambda url: url != drawn)
     expect(page.locator("#past-facts, #past .none").first).to_be_visible()
     page.fill("#past-at", "2001-01-01T00:00")
     page.click("#past form >> nth=0 >> text=Show")

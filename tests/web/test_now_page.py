@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -51,12 +52,18 @@ def fed(settings: Settings, *events: dict[str, object]) -> Feed:
         for seq, event in enumerate(events, 1):
             log.write(json.dumps({"seq": seq, **event}) + "\n")
     feed = Feed(settings)
-    asyncio.run(read(feed, len(events)))
+    let_read(feed, len(events))
     return feed
 
 
-async def read(feed: Feed, last: int) -> None:
+def let_read(feed: Feed, last: int) -> None:
     """Let a feed follow the log until it tells of the line `last`."""
+    # Once a test has had a browser, a loop of Playwright's runs in this thread.
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, read(feed, last)).result()
+
+
+async def read(feed: Feed, last: int) -> None:
     changes = feed.changes()
     following = asyncio.create_task(feed.run())
     async for change in changes:
@@ -116,7 +123,7 @@ def test_a_lane_tells_of_a_retry_of_an_old_run(settings: Settings) -> None:
             ({**again, "timestamp": stamp(5)}, ended("a", 1, 4, "success") | {"attempt": 2}), 3
         ):
             log.write(json.dumps({"seq": seq, **event}) + "\n")
-    asyncio.run(read(feed, 4))
+    let_read(feed, 4)
     now = view(feed)
     assert now.failing == []
     assert (sum(now.lanes[0].runs), sum(now.lanes[0].failures)) == (1, 0)

@@ -1,13 +1,14 @@
-// The slider of the page History: tells the moment while it is drawn, and goes there when it is let go.
+// The slider of the page History: tells the moment while it is drawn, and goes there when it is let go. With keys, each of
+// which is a second, it goes there by Enter or by its button.
 "use strict";
 
 {
   const slide = document.getElementById("past-slide"), told = document.getElementById("past-told");
-  if (slide) {
-    document.getElementById("past-go").hidden = true;
-    slide.addEventListener("input", () => {
-      told.textContent = new Date(slide.value * 1000).toLocaleString("sv-SE");
-    });
-    slide.addEventListener("change", () => slide.form.requestSubmit());
-  }
+  let isDrawn = false;
+  slide?.addEventListener("pointerdown", () => { isDrawn = true; });
+  slide?.addEventListener("keydown", () => { isDrawn = false; });
+  slide?.addEventListener("input", () => {
+    told.textContent = new Date(slide.value * 1000).toLocaleString("sv-SE");
+  });
+  slide?.addEventListener("change", () => { if (isDrawn) slide.form.requestSubmit(); });
 }
