@@ -105,6 +105,7 @@ def test_each_page_is_looked_at(lively: Lively) -> None:
 def test_a_page_is_for_everybody_in_both_themes_wide_and_narrow(lively: Lively, page: Page, name: str) -> None:
     page.goto("about:blank")  # or a fragment would be gone to on the page that is there
     page.goto(f"{lively.dashboard.url}{lively.paths[name]}")
+    expect(page.locator("svg.graph:not(.laid)")).to_have_count(0)
     check(page)
 
 
