@@ -12,7 +12,7 @@ from functools import lru_cache
 import msgspec
 from markupsafe import Markup, escape
 
-from scheduler.text import span
+from scheduler.text import counted, span
 
 from .period_counts import BAD, Day
 from .views.forecast import HourLoad
@@ -95,7 +95,8 @@ def calendar(days: Sequence[Day]) -> Markup:
     total, bad = sum(each.runs for each in days), sum(each.failures for each in days)
     busy = sum(each.runs > 0 for each in days)
     label = (
-        f"a year of days: {total} runs on {busy} days, {bad} failed on {sum(each.failures > 0 for each in days)} days"
+        f"a year of days: {counted(total, 'run')} on {counted(busy, 'day')},"
+        f" {bad} failed on {counted(sum(each.failures > 0 for each in days), 'day')}"
     )
     return _svg("calendar", 28 + _CELL * (-(-len(days) // 7)), 16 + 7 * _CELL, "".join(parts), label)
 

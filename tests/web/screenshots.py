@@ -82,7 +82,7 @@ def _shoot(browser: Browser, dashboard: Dashboard, place: Path, name: str, path:
             page.context.clear_cookies()
         page.set_viewport_size({"width": width, "height": 800})
         page.goto(f"{dashboard.url}{path}")
-        page.wait_for_function("document.fonts.status === 'loaded'")
+        page.evaluate("document.fonts.ready.then(() => true)")
         tall = min(height, page.evaluate("document.documentElement.scrollHeight"))
         page.screenshot(
             path=place / f"dashboard-{name}-{look}.png",

@@ -134,7 +134,7 @@ def test_a_chart_says_in_words_what_it_draws() -> None:
     drawn = squares([Outcome("s.1", "success", 1.0), Outcome("s.2", "crashed", None), Outcome("s.3", "running", None)])
     assert 'aria-label="last 3 runs: 1 succeeded, 1 failed, 1 open; the newest: running"' in drawn
     year = calendar([Day("2026-11-23", 4, 1), Day("2026-11-24", 2, 0)])
-    assert "a year of days: 6 runs on 2 days, 1 failed on 1 days" in year
+    assert "a year of days: 6 runs on 2 days, 1 failed on 1 day" in year
     assert "2026-11-23: 4 runs, 1 failed" in year
     week = hours(NOW.date(), 12, [HourLoad(0, 2.0, 5, 3, True), HourLoad(0, 0.5, 1, 1, False)], 2, "busy")
     assert ">!</text>" in week

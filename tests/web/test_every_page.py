@@ -10,6 +10,7 @@ from axe_playwright_python.sync_playwright import Axe
 from dashboard import OPERATOR
 from lively import Lively
 from playwright.sync_api import Browser, Page, expect
+from service import WaitFor
 
 PAGES = (
     "now", "schedules", "schedules-filtered", "schedule", "schedule-paused", "run", "run-failed", "run-running",
@@ -45,6 +46,8 @@ FAINT_TEXTS = """() => {
   }
   return found;
 }"""
+# `wait_for_function` would look again by an `eval`, which a page forbids.
+FOLLOWS = "!document.querySelector('[data-live]') || !document.querySelector('#live').hidden"
 # The words of a page, without figures that grow with time, and without what a script sends. It may move them.
 FACTS = """() => {
   const page = document.querySelector("main").cloneNode(true);
@@ -133,12 +136,12 @@ def test_what_is_faint_or_nameless_would_be_found(page: Page, lively: Lively) ->
     assert len(page.evaluate(FAINT_TEXTS)) == 1
 
 
-def test_pages_ask_no_other_host_and_say_nothing_in_the_console(lively: Lively, page: Page) -> None:
+def test_pages_ask_no_other_host_and_say_nothing_in_the_console(lively: Lively, page: Page, wait_for: WaitFor) -> None:
     page.asked.clear(), page.said.clear()  # type: ignore[attr-defined]
     for path in lively.paths.values():
         page.goto("about:blank")
         page.goto(f"{lively.dashboard.url}{path}")
-        page.wait_for_function("!document.querySelector('[data-live]') || !document.querySelector('#live').hidden")
+        wait_for(lambda: page.evaluate(FOLLOWS), what="the stream")
     asked, said = page.asked, page.said  # type: ignore[attr-defined]
     assert any(url.endswith("/static/app.js") for url in asked)
     assert [url for url in asked if not url.startswith((f"{lively.dashboard.url}/", "about:"))] == []

@@ -114,7 +114,7 @@ def test_a_past_moment_is_shown_by_the_field_and_by_the_slider(
 
 
 def test_a_page_that_nobody_sees_asks_for_nothing_and_is_up_to_date_once_it_is_seen(
-    service: Service, dashboard: Dashboard, browser: Browser
+    service: Service, dashboard: Dashboard, browser: Browser, wait_for: WaitFor
 ) -> None:
     dashboard.start()
     page = dashboard.page(browser)
@@ -127,7 +127,8 @@ def test_a_page_that_nobody_sees_asks_for_nothing_and_is_up_to_date_once_it_is_s
     page.evaluate(show, True)
     page.evaluate("new EventSource('/stream').addEventListener('change', () => { window.told = true; })")
     service.ask("dags/d.yaml", "unseen.1", by="x")
-    page.wait_for_function("window.told")
+    # Not by `wait_for_function`, which looks again by an `eval` that the page forbids.
+    wait_for(lambda: page.evaluate("window.told"), what="the news")
     assert asked == [f"{dashboard.url}/stream"]
     page.evaluate(show, False)
     page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")

@@ -144,7 +144,7 @@ def test_a_schedule_shows_its_tasks_by_run_its_reasons_and_its_file(world: World
     assert f'href="/runs/{run_id}"' in page
     assert re.search(r'<th scope="row">load</th><td><span class="cell success"', page)
     assert "a run of it was open" in page
-    assert "1 failed on 1 days" in page
+    assert '1 failed on 1 day"' in page
     assert "schedules/all.yaml:2" in page
     assert "cron: &#34;30 6 * * *&#34;" in page
     assert "id: weekly" not in page
