@@ -27,9 +27,9 @@ from .lanes import Lane, lanes_of
 
 __all__ = ["Failing", "Now", "WaitingRun", "Worker", "now_view"]
 
-_SHOWN = 50
+_SHOWN = 8
 _FAULTS = 10
-_FAILING = 12
+_FAILING = 8
 _FAILURES_S = 86_400.0
 _LENGTHS = 50
 # So many older ends in a row, and none will come that is newer.
