@@ -67,7 +67,7 @@ def test_the_heat_map_is_of_the_workers_or_of_a_pool_that_a_link_names(browser: 
         assert names.all_inner_texts() == worst["schedules"]
         assert "and 5 more" in page.locator("section[aria-labelledby=h-minutes]").inner_text()
         menu.get_by_role("link", name="one").click()
-        assert page.locator("#h-heat").inner_text().startswith("Busy slots of 1 in one")
+        assert page.locator("#h-heat").inner_text().startswith("Pool one: busy slots of 1, ")
         assert page.locator(".hours text.over").all_text_contents() == ["!"] * 14
         assert page.locator(".hours rect.over + path").count() == 14
         assert page.locator("[aria-current=true]").inner_text().startswith("one")
