@@ -12,6 +12,7 @@ __all__ = [
     "ForecastFigures",
     "HourFigures",
     "Measures",
+    "PoolForecast",
     "ScheduleForecast",
     "Waits",
     "WorstMinute",
@@ -36,6 +37,19 @@ class HourFigures(msgspec.Struct):
     deepest: int
 
 
+class PoolForecast(msgspec.Struct):
+    """A pool, its slots, how many enabled schedules are in it, and its load by the hour.
+
+    There `due` are its runs, `busy_s` its slots that are taken, times seconds; `queued_s` and `deepest` are of its runs
+    that wait while no slot is free.
+    """
+
+    pool: str
+    slots: int
+    schedules: int
+    hours: list[HourFigures]
+
+
 class ScheduleForecast(msgspec.Struct):
     """What becomes of one schedule; fire times and runs that were not to be, by reason."""
 
@@ -56,12 +70,17 @@ class ScheduleForecast(msgspec.Struct):
 
 
 class WorstMinute(msgspec.Struct):
-    """A time of day (UTC, `09:00`) with the longest queue it ever has, how many fire then, and on how many days."""
+    """A time of day (UTC, `09:00`) with the longest queue it ever has, how many fire then, and on how many days.
+
+    `schedules` are due at once on the day with the longest queue, who waits most first; `more` are those beyond eight.
+    """
 
     time: str
     deepest: int
     due: int
     days: int
+    schedules: list[str] = []
+    more: int = 0
 
 
 class Advice(msgspec.Struct):
@@ -130,5 +149,6 @@ class ForecastFacts(ForecastFigures, kw_only=True):
     waiting_at_end: int
     running_at_end: int
     hours: list[HourFigures]
+    pools: list[PoolForecast]
     by_schedule: dict[str, ScheduleForecast]
     against: ComparisonFacts | None

@@ -123,7 +123,27 @@ def test_hours_outside_the_span_are_blank_and_days_beyond_a_month_are_counted() 
 def test_the_worst_minutes_are_told_once_for_all_days_and_lie_apart() -> None:
     plan = plan_of(*at_nine(6), {"id": "x", "cron": "5 9 * * *"}, {"id": "y", "cron": "5 9 * * *"}, days=7, workers=1)
     [worst] = worst_minutes(simulate(plan, lasting(120)))
-    assert worst == WorstMinute("09:00", 5, 6, 5)
+    assert worst == WorstMinute("09:00", 5, 6, 5, ["s5", "s4", "s3", "s2", "s1", "s0"])
+
+
+def test_a_full_minute_names_who_is_due_at_once_and_waits_most_first() -> None:
+    # Who is `first` never waits; what goes on since 08:59 is not due then.
+    entries = [*at_nine(11), {"id": "first", "cron": "0 9 * * *", "priority": 9}, {"id": "old", "cron": "59 8 * * *"}]
+    forecast = forecast_of(plan_of(*entries, {"id": "off", "cron": "0 9 * * *", "enabled": False}, workers=1), 60)
+    [worst] = forecast.facts().worst_minutes
+    waits = {name: figures.waits_s[0] for name, figures in forecast.outcome.schedules.items()}
+    assert worst.schedules == sorted(waits, key=lambda name: -waits[name])[:8]
+    assert (worst.due, worst.more) == (12, 4)
+    text = render(forecast, shades_for("ascii"))
+    assert f"\n09:00  {', '.join(worst.schedules)} and 4 more" in text
+
+
+def test_who_never_starts_is_among_those_that_wait_most() -> None:
+    late = {"id": "late", "cron": "0 9 * * *", "priority": -9, "start_deadline": "6m"}
+    plan = plan_of(late, *at_nine(4), workers=1)
+    [worst] = worst_minutes(simulate(plan, lasting(120)))
+    assert set(worst.schedules[:2]) == {"late", "s3"}
+    assert worst.schedules[-1] == "s0"
 
 
 # -- for people --------------------------------------------------------------------------------------------------------
@@ -188,6 +208,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / name).mkdir()
         entries = [{**each, "dag": "dags/d.yaml"} for each in at_nine(count)]
         (tmp_path / name / "a.yaml").write_text(json.dumps(entries))
+        (tmp_path / name / "limits.yaml").write_text("pools: {db: 2}\n")
     log = EventLog(tmp_path / "logs/orchestrator_state.jsonl", fsync="off")
     for length_s in (300.0, 300.0, 300.0):
         ended = {"run_id": "s0.1", "schedule_id": "s0", "attempt": 1, "status": "success", "duration_s": length_s}
@@ -254,6 +275,7 @@ def test_the_reference_has_every_key_that_the_command_prints(capsys: pytest.Capt
     section = page.split("### `forecast --json`")[1].split("\n## ")[0]
     first = set(re.findall(r"`(\w+)`", " ".join(line.split("|")[1] for line in section.splitlines() if "|" in line)))
     assert first == found.keys() | {"against"}
-    inner = [found["hours"][0], found["worst_minutes"][0], found["advice"][0], found["by_schedule"]["s0"], compared]
+    inner = [found[name][0] for name in ("hours", "pools", "worst_minutes", "advice")]
+    inner += [found["by_schedule"]["s0"], compared]
     inner += [compared["differences"][0], compared["differences"][0]["new"]]
     assert {key for each in inner for key in each} <= set(re.findall(r"`(\w+)`", section))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 
 from .choice import drawn_from
 from .figures import Outcome
+from .pools import Pools
 from .simulation import Choose, Ending, Plan, play
 
 __all__ = ["Choose", "Ending", "Outcome", "Plan", "drawn_from", "play", "simulate"]
@@ -13,8 +15,10 @@ __all__ = ["Choose", "Ending", "Outcome", "Plan", "drawn_from", "play", "simulat
 
 def simulate(plan: Plan, choose: Choose, on_time: Callable[[float], object] = lambda _: None) -> Outcome:
     """Return what becomes of a plan; `on_time` hears now and then how many seconds of it have been played."""
-    outcome = Outcome(plan.begin, plan.until, plan.workers)
     begin_s, told_s = plan.begin.timestamp(), 0.0
+    members = Counter(schedule.pool for schedule in plan.schedules if schedule.enabled and schedule.pool)
+    pools = Pools(begin_s, plan.until.timestamp(), plan.limits.pools, members)
+    outcome = Outcome(plan.begin, plan.until, plan.workers, pools)
     for now_s, events in play(plan, choose):
         outcome.take(now_s, events)
         if now_s - begin_s - told_s >= _TELL_S:

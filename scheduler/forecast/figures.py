@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from itertools import chain
 
 from scheduler.forecast_facts import ScheduleForecast, Waits
 from scheduler.history import epoch
 from workers.events import Event
+
+from .pools import Pools, parts_of
 
 __all__ = ["ON_DEADLINE", "Outcome", "ScheduleFigures", "quantile", "waits_of"]
 
@@ -20,9 +22,15 @@ ON_DEADLINE = "(on_deadline)"
 
 
 class ScheduleFigures:
-    """What becomes of one schedule. `waits_s` are the waits of its attempts, `busy_s` is the time on workers."""
+    """What becomes of one schedule. `waits_s` are the waits of its attempts, `busy_s` is the time on workers.
 
-    __slots__ = ("busy_s", "cancelled", "deadline_misses", "missed", "runs", "skipped", "timeouts", "waits_s")
+    `asked` has the minute of the span in which each of its runs was asked for, `first_waits_s` how long it waited then.
+    """
+
+    __slots__ = (
+        "asked", "busy_s", "cancelled", "deadline_misses", "first_waits_s", "missed", "runs", "skipped", "timeouts",
+        "waits_s",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.runs = self.timeouts = self.deadline_misses = 0
@@ -30,12 +38,18 @@ class ScheduleFigures:
         self.skipped: Counter[str] = Counter()
         self.missed: Counter[str] = Counter()
         self.cancelled: Counter[str] = Counter()
-        self.waits_s = array("d")
+        self.waits_s, self.first_waits_s, self.asked = array("d"), array("d"), array("l")
 
     @property
     def lost(self) -> int:
         """How many fire times never run: skipped, missed, or too late to start."""
         return self.skipped.total() + self.missed.total() + self.cancelled["start_deadline"]
+
+    def waited(self, minute: int | None, wait_s: float) -> None:
+        """Take in that the run that was asked for in a minute waits no longer; None is no run's first attempt."""
+        if minute is not None:
+            self.asked.append(minute)
+            self.first_waits_s.append(max(0.0, wait_s))
 
     def facts(self) -> ScheduleForecast:
         """Return what is told of them; seconds with three digits."""
@@ -59,15 +73,17 @@ class Outcome:
     asked for and not started, as `tickpool status` counts them.
     """
 
-    def __init__(self, begin: datetime, until: datetime, workers: int) -> None:
+    def __init__(self, begin: datetime, until: datetime, workers: int, pools: Pools | None = None) -> None:
         self.begin, self.until, self.workers = begin, until, workers
+        self.pools = pools or Pools(0.0, 0.0, {}, {})
         self.schedules: dict[str, ScheduleFigures] = {}
         self._begin_s, self._until_s = begin.timestamp(), until.timestamp()
         minutes = math.ceil((self._until_s - self._begin_s) / 60)
         self.busy_s, self.queued_s = array("d", bytes(8 * minutes)), array("d", bytes(8 * minutes))
         self.deepest, self.due = array("l", bytes(8 * minutes)), array("l", bytes(8 * minutes))
         self.waiting_at_end = self.running_at_end = 0
-        self._ready_s: dict[str, tuple[float, str]] = {}
+        # When it may start, whose it is, the minute in which it was asked for; no minute has a further attempt.
+        self._ready_s: dict[str, tuple[float, str, int | None]] = {}
         self._running: dict[str, tuple[float, str]] = {}
         self._at_s = self._begin_s
 
@@ -87,15 +103,18 @@ class Outcome:
             step = _STEPS.get(event["event"])
             if step is not None:
                 step(self, event, now_s)
+        self.pools.take(now_s, events)
         minute = int(now_s - self._begin_s) // 60
         self.deepest[minute] = max(self.deepest[minute], len(self._ready_s))
 
     def close(self) -> None:
         """Come to the end of the span."""
         self._pass(self._until_s)
-        for ready_s, name in self._ready_s.values():
+        self.pools.close()
+        for ready_s, name, minute in self._ready_s.values():
             if ready_s < self._until_s:
                 self.schedules[name].waits_s.append(self._until_s - ready_s)
+            self.schedules[name].waited(minute, self._until_s - ready_s)
         for start_s, name in self._running.values():
             self.schedules[name].busy_s += self._until_s - start_s
         self.waiting_at_end, self.running_at_end = len(self._ready_s), len(self._running)
@@ -146,7 +165,7 @@ class Outcome:
     def _pass(self, now_s: float) -> None:
         """Add what works and what waits to the minutes that go by until now."""
         busy, queued, at_s = len(self._running), len(self._ready_s), self._at_s
-        for minute, span_s in _minutes(at_s - self._begin_s, now_s - self._begin_s):
+        for minute, span_s in parts_of(at_s - self._begin_s, now_s - self._begin_s, 60.0):
             if busy:
                 self.busy_s[minute] += busy * span_s
             if queued:
@@ -162,27 +181,32 @@ class Outcome:
 
     def _enqueued(self, event: Event, now_s: float) -> None:
         self._of(event).runs += 1
-        self.due[int(now_s - self._begin_s) // 60] += 1
+        minute = int(now_s - self._begin_s) // 60
+        self.due[minute] += 1
         not_before = event.get("not_before")
         ready_s = max(now_s, float(epoch(not_before))) if not_before else now_s
-        self._ready_s[event["run_id"]] = (ready_s, _name(event))
+        self._ready_s[event["run_id"]] = (ready_s, _name(event), minute)
 
     def _started(self, event: Event, now_s: float) -> None:
-        ready_s, name = self._ready_s.pop(event["run_id"])
+        ready_s, name, minute = self._ready_s.pop(event["run_id"])
+        figures = self._of(event)
         # A retry's time is told in whole seconds, and may lie a part of one before its request.
-        self._of(event).waits_s.append(max(0.0, now_s - ready_s))
+        figures.waits_s.append(max(0.0, now_s - ready_s))
+        figures.waited(minute, now_s - ready_s)
         self._running[event["run_id"]] = (now_s, name)
 
     def _finished(self, event: Event, now_s: float) -> None:
         run_id, figures = event["run_id"], self._of(event)
-        self._ready_s.pop(run_id, None)
+        ready = self._ready_s.pop(run_id, None)
+        if ready is not None:
+            figures.waited(ready[2], now_s - ready[0])
         started = self._running.pop(run_id, None)
         if started is not None:
             figures.busy_s += now_s - started[0]
         figures.timeouts += event.get("status") == "timeout"
         if event.get("next_attempt"):
             retry_at = event.get("retry_at")
-            self._ready_s[run_id] = (float(epoch(retry_at)) if retry_at else now_s, _name(event))
+            self._ready_s[run_id] = (float(epoch(retry_at)) if retry_at else now_s, _name(event), None)
         if event.get("status") == "cancelled":
             figures.cancelled["start_deadline" if event.get("reason") == "start_deadline" else "replaced"] += 1
 
@@ -210,15 +234,6 @@ def waits_of(ordered: Sequence[float]) -> Waits:
     """Return the middle, the 95th percentile and the longest of ordered waits, with three digits."""
     longest = ordered[-1] if ordered else 0.0
     return Waits(round(quantile(ordered, 50), 3), round(quantile(ordered, 95), 3), round(longest, 3))
-
-
-def _minutes(start_s: float, end_s: float) -> Iterator[tuple[int, float]]:
-    """Yield each minute between two moments, and how many of its seconds lie between them."""
-    while start_s < end_s:
-        minute = int(start_s // 60)
-        stop_s = min(end_s, 60.0 * (minute + 1))
-        yield minute, stop_s - start_s
-        start_s = stop_s
 
 
 _STEPS = {

@@ -7,13 +7,14 @@ from typing import NamedTuple
 
 from scheduler.forecast_facts import WorstMinute
 
-from .figures import Outcome
+from .figures import ON_DEADLINE, Outcome
 
 __all__ = ["Shades", "heat_map", "shades_for", "worst_minutes"]
 
 _MOST_DAYS = 31
 _APART_MINUTES = 30
 _DAY_MINUTES = 1440
+_MOST_NAMED = 8
 
 
 class Shades(NamedTuple):
@@ -73,19 +74,34 @@ def _longest(outcome: Outcome, first: int, last: int) -> str:
 
 def worst_minutes(outcome: Outcome, most: int = 5) -> list[WorstMinute]:
     """Return the times of day with the longest queues, half an hour apart at least, the longest first."""
-    found: dict[int, WorstMinute] = {}
+    found: dict[int, tuple[WorstMinute, int]] = {}
     offset = outcome.begin.hour * 60 + outcome.begin.minute
     for index, depth in enumerate(outcome.deepest):
         if depth:
             at = (index + offset) % _DAY_MINUTES
-            old = found.get(at, WorstMinute(f"{at // 60:02d}:{at % 60:02d}", 0, 0, 0))
+            old, worst = found.get(at, (WorstMinute(f"{at // 60:02d}:{at % 60:02d}", 0, 0, 0), index))
             due = max(old.due, outcome.due[index])
-            found[at] = WorstMinute(old.time, max(old.deepest, depth), due, old.days + 1)
+            longest = WorstMinute(old.time, max(old.deepest, depth), due, old.days + 1)
+            found[at] = longest, index if depth > outcome.deepest[worst] else worst
     chosen: list[int] = []
-    for at in sorted(found, key=lambda each: (-found[each].deepest, each)):
+    for at in sorted(found, key=lambda each: (-found[each][0].deepest, each)):
         if len(chosen) < most and all(_apart(at, other) >= _APART_MINUTES for other in chosen):
             chosen.append(at)
-    return [found[at] for at in chosen]
+    names = _due_in(outcome, {found[at][1] for at in chosen})
+    for minute, index in (found[at] for at in chosen):
+        minute.schedules, minute.more = names[index][:_MOST_NAMED], max(0, len(names[index]) - _MOST_NAMED)
+    return [found[at][0] for at in chosen]
+
+
+def _due_in(outcome: Outcome, minutes: set[int]) -> dict[int, list[str]]:
+    """Return the schedules whose runs are asked for in each of these minutes, who waits longest first."""
+    waits: dict[int, dict[str, float]] = {minute: {} for minute in minutes}
+    for name, figures in outcome.schedules.items():
+        if name != ON_DEADLINE and not minutes.isdisjoint(figures.asked):
+            for minute, wait_s in zip(figures.asked, figures.first_waits_s, strict=True):
+                if minute in minutes:
+                    waits[minute][name] = waits[minute].get(name, 0.0) + wait_s
+    return {minute: sorted(each, key=lambda name: (-each[name], name)) for minute, each in waits.items()}
 
 
 def _apart(one: int, other: int) -> int:

@@ -50,6 +50,7 @@ class Forecast(NamedTuple):
             waiting_at_end=outcome.waiting_at_end,
             running_at_end=outcome.running_at_end,
             hours=[_hour(outcome, first) for first in range(0, len(outcome.busy_s), 60)],
+            pools=outcome.pools.facts(),
             worst_minutes=worst_minutes(outcome),
             advice=list(self.advice),
             by_schedule={name: outcome.schedules[name].facts() for name in names},

@@ -8,7 +8,7 @@ from textwrap import fill, indent
 
 from msgspec.structs import astuple
 
-from scheduler.forecast_facts import Difference, Measures
+from scheduler.forecast_facts import Difference, Measures, WorstMinute
 from scheduler.text import table
 from workers.units import Duration
 
@@ -48,7 +48,14 @@ def render(forecast: Forecast, shades: Shades) -> str:
             "",
             table(columns, [(each.time, f"{each.deepest:,}", f"{each.due:,}", each.days) for each in minutes]),
         ]
+    named = [_due_at_once(each) for each in minutes if each.schedules]
+    lines += ["", *named] if named else []
     return "\n".join([*lines, *_advice(forecast)])
+
+
+def _due_at_once(minute: WorstMinute) -> str:
+    names = ", ".join(map(_short, minute.schedules)) + (f" and {minute.more:,} more" if minute.more else "")
+    return fill(f"{minute.time}  {names}", _WIDTH, subsequent_indent=" " * 7)
 
 
 def _summary(forecast: Forecast, waits_s: Sequence[float]) -> str:

@@ -174,7 +174,7 @@ def share(part: float, whole: float, label: str) -> Markup:
 
 
 def hours(begin: date, first_hour: int, loads: Sequence[HourLoad], workers: int, label: str) -> Markup:
-    """Draw days by hours, each with how many workers are busy: a corner where runs wait, `!` where all are busy."""
+    """Draw days by hours, each with how many workers or slots are busy: a corner where runs wait, `!` where all are."""
     rows = -(-(first_hour + len(loads)) // 24)
     parts = [f'<text x="{_LEFT + hour * _HOUR_W + 4}" y="12">{hour:02d}</text>' for hour in range(0, 24, 3)]
     parts += [
@@ -192,7 +192,7 @@ def _hour(x: int, y: int, load: HourLoad, workers: int, when: str) -> str:
     kind = "over" if load.is_full else "none" if load.busy < 0.05 else f"load{level_of(load.busy / workers)}"
     text = {"over": "!", "none": ""}.get(kind, f"{load.busy:.1f}" if load.busy < 9.95 else f"{load.busy:.0f}")
     title = f"{when}: {load.busy:.2f} of {workers} busy, {load.due} due, {load.deepest} wait at most"
-    corner = f'<path d="M{x + _HOUR_W - 10} {y}h8v8z"/>' if load.deepest and not load.is_full else ""
+    corner = f'<path d="M{x + _HOUR_W - 10} {y}h8v8z"/>' if load.deepest else ""
     return (
         f'<rect x="{x}" y="{y}" width="{_HOUR_W - 2}" height="{_HOUR_H - 2}" rx="3" class="{kind}">'
         f"<title>{title}</title></rect>{corner}"

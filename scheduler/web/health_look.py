@@ -8,7 +8,6 @@ from pathlib import Path
 
 from starlette.concurrency import run_in_threadpool
 
-from scheduler.limits import Limits
 from workers.errors import TickpoolError
 
 from .desk import Desk
@@ -24,19 +23,20 @@ _LEAST_S = 5.0
 
 
 async def look_at_forecast(desk: Desk) -> Forecast:
-    """Return the forecast for the schedules as their files say them; have it made where it is of another hour."""
-    configuration = await desk.book.soon()
+    """Return the forecast for the schedules as their files say them; have it made where it is of another hour.
+
+    Where the files have a fault, it is the last that was made.
+    """
+    job, configuration = desk.forecast, await desk.book.soon()
     if configuration is None:
-        return forecast_view(None, None, desk.book.problem, (), Limits(), is_pending=not desk.book.problem)
-    job, hour = desk.forecast, desk.now().replace(minute=0, second=0, microsecond=0)
+        problem = desk.book.problem
+        return forecast_view(job.result, job.made_s, problem, is_pending=not problem)
+    hour = desk.now().replace(minute=0, second=0, microsecond=0)
     words = _forecast_words(desk, hour)
     key = (configuration.signature, *words)
     if job.key != key:
         job.start(words, key)
-    result = job.result if not job.problem else None
-    return forecast_view(
-        result, job.at_s, job.problem, configuration.schedules, configuration.limits, is_pending=job.is_running
-    )
+    return forecast_view(job.result, job.made_s, job.problem, is_pending=job.is_running)
 
 
 def _forecast_words(desk: Desk, hour: datetime) -> list[str]:

@@ -10,26 +10,32 @@ from . import charts
 from .desk import desk_of
 from .health_look import look_at_forecast, look_at_health
 from .pages import render
-from .views.forecast import Forecast, first_hour
+from .views.forecast import Forecast, PoolLoad, first_hour
 
 __all__ = ["ROUTES"]
 
 
 async def _forecast(request: Request) -> Response:
-    forecast = await look_at_forecast(desk_of(request))
-    return render(request, "forecast.html", {"forecast": forecast, "heat": _heat(forecast), "charts": charts})
+    forecast, of = await look_at_forecast(desk_of(request)), request.query_params.get("of")
+    mapped = [each for each in forecast.pools if each.hours]
+    # None is the workers; so is a pool that is gone.
+    pool = next((each for each in mapped if each.pool == of), None)
+    values = {"forecast": forecast, "mapped": mapped, "pool": pool, "heat": _heat(forecast, pool), "charts": charts}
+    return render(request, "forecast.html", values)
 
 
-def _heat(forecast: Forecast) -> str:
-    if not forecast.hours or not forecast.workers:
+def _heat(forecast: Forecast, pool: PoolLoad | None) -> str:
+    what, hours, count = ("workers", forecast.hours, forecast.workers)
+    if pool is not None:
+        what, hours, count = f"slots of {pool.pool}", pool.hours, pool.slots
+    if not hours or not count:
         return ""
     begin = first_hour(forecast)
-    fullest = max(forecast.hours, key=lambda each: each.busy)
     label = (
-        f"busy workers in {len(forecast.hours)} hours: at most {fullest.busy:.1f} of {forecast.workers}; "
-        f"all busy in {sum(each.is_full for each in forecast.hours)} of them"
+        f"busy {what} in {len(hours)} hours: at most {max(each.busy for each in hours):.1f} of {count}; "
+        f"all busy in {sum(each.is_full for each in hours)} of them"
     )
-    return charts.hours(begin.date(), begin.hour, forecast.hours, forecast.workers, label)
+    return charts.hours(begin.date(), begin.hour, hours, count, label)
 
 
 async def _health(request: Request) -> Response:

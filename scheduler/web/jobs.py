@@ -19,14 +19,15 @@ _LAST_WORDS = 2000
 
 
 class Job(Generic[T]):
-    """A command whose `--json` is kept: `result` of the last run that told any, made at `at_s` for `key`.
+    """A command whose `--json` is kept: `result` of the last run that told any, made at `made_s`.
 
-    `problem` says why the last one told none.
+    The last run was for `key` and ended at `at_s`; `problem` says why it told none.
     """
 
     def __init__(self, told: type[T], announce: Callable[[], None]) -> None:
         self.result: T | None = None
         self.at_s: float | None = None
+        self.made_s: float | None = None
         self.key: object = None
         self.problem = ""
         self._decoder = msgspec.json.Decoder(told)
@@ -50,7 +51,7 @@ class Job(Generic[T]):
         self.key, self.at_s = key, time.time()
         try:
             self.result = await run_in_threadpool(self._decoder.decode, out)
-            self.problem = ""
+            self.problem, self.made_s = "", self.at_s
         except msgspec.DecodeError:
             lines = err.decode("utf-8", "replace").strip().splitlines() or ["it told nothing"]
             self.problem = lines[0][:_LAST_WORDS] + (f" (and {len(lines) - 1} more)" if len(lines) > 1 else "")

@@ -118,6 +118,7 @@ class Lively:
             "run-cancelled": f"/runs/{cancelled}",
             "run-attempts": f"/runs/{retried}",
             "forecast": "/forecast",
+            "forecast-pool": "/forecast?of=warehouse",
             "history": "/history",
             "history-filtered": "/history?q=ledger&tenant=acme-corp&status=failed",
             "history-nothing": "/history?q=nothing-is-called-so&status=",

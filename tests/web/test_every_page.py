@@ -14,8 +14,8 @@ from service import WaitFor
 
 PAGES = (
     "now", "schedules", "schedules-filtered", "schedule", "schedule-paused", "run", "run-failed", "run-running",
-    "run-approval", "run-cancelled", "run-attempts", "forecast", "history", "history-filtered", "history-nothing",
-    "history-past", "health", "error",
+    "run-approval", "run-cancelled", "run-attempts", "forecast", "forecast-pool", "history", "history-filtered",
+    "history-nothing", "history-past", "health", "error",
 )  # fmt: skip
 TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 # Of text in a drawing axe cannot tell the background: it is painted here as the browser paints it, and compared.

@@ -40,7 +40,59 @@ def test_the_forecast_is_worked_out_beside_the_server_and_kept(world: World) -> 
     assert world.get("/api/v1/forecast").json()["made_s"] == found["made_s"]
 
 
-def test_a_configuration_with_a_fault_has_no_forecast_and_says_why(world: World) -> None:
+def test_the_heat_map_is_of_the_workers_or_of_a_pool_that_a_link_names(browser: Browser, world: World) -> None:
+    # Twelve runs of ten minutes in one slot: two hours are full, and at most eleven wait.
+    (world.service.root / "schedules" / "limits.yaml").write_text("pools: {db: 2, one: 1}\n")
+    for name in (f"c{number:02d}" for number in range(12)):
+        world.service.schedule(name, "0 9 * * *", "dags/d.yaml", pool="one")
+        end = {"run_id": f"{name}.1", "schedule_id": name, "attempt": 1, "status": "success", "duration_s": 600.0}
+        record_event({"event": "run_finished", **end}, world.service.log)
+    world.open()
+    world.wait_for(lambda: world.get("/api/v1/forecast").json()["hours"], 60, "the forecast")
+    found = world.get("/api/v1/forecast").json()
+    assert [each["pool"] for each in found["pools"]] == ["one", "db"]
+    nines = [hour for hour in found["pools"][0]["hours"] if hour["due"]]
+    assert {(hour["due"], hour["busy"], hour["deepest"], hour["is_full"]) for hour in nines} == {(12, 1.0, 11, True)}
+    # At the others the queue is long still, and hardly anybody is due.
+    worst = found["worst_minutes"][0]
+    assert {name for each in found["worst_minutes"][1:] for name in each["schedules"]} <= {"hourly"}
+    assert (worst["time"], len(worst["schedules"]), worst["more"]) == ("09:00", 8, 5)
+    with browser_page(browser, world, has_scripts=False) as page:
+        page.goto("/forecast")
+        menu = page.get_by_role("navigation", name="Load of")
+        assert [each.strip() for each in menu.get_by_role("link").all_inner_texts()] == ["Workers", "one !", "db"]
+        assert page.locator("#h-heat").inner_text().startswith("Busy workers of ")
+        assert page.locator(".hours .over").count() == 0
+        names = page.locator("section[aria-labelledby=h-minutes] li").first.locator("a")
+        assert names.all_inner_texts() == worst["schedules"]
+        assert "and 5 more" in page.locator("section[aria-labelledby=h-minutes]").inner_text()
+        menu.get_by_role("link", name="one").click()
+        assert page.locator("#h-heat").inner_text().startswith("Pool one: busy slots of 1, ")
+        assert page.locator(".hours text.over").all_text_contents() == ["!"] * 14
+        assert page.locator(".hours rect.over + path").count() == 14
+        assert page.locator("[aria-current=true]").inner_text().startswith("one")
+        names.first.click()
+        assert page.url.endswith(f"/schedules/{worst['schedules'][0]}")
+
+
+def test_a_fault_leaves_the_last_forecast_with_its_age_beside_what_is_wrong(world: World) -> None:
+    world.open()
+    world.wait_for(lambda: world.get("/api/v1/forecast").json()["hours"], 60, "the forecast")
+    before = world.get("/api/v1/forecast").json()
+    world.service.schedule("wrong", "61 * * * *", "dags/d.yaml")
+    world.wait_for(lambda: world.get("/api/v1/forecast").json()["problem"], 60, "the problem")
+    after = world.get("/api/v1/forecast").json()
+    assert (after["hours"], after["made_s"], after["pools"]) == (before["hours"], before["made_s"], before["pools"])
+    page = world.page("/forecast")
+    assert "wrong.yaml:1:" in page
+    assert "This is the last that there was, made <time" in page
+    assert 'class="hours"' in page
+    (world.service.root / "schedules" / "wrong.yaml").unlink()
+    world.wait_for(lambda: not world.get("/api/v1/forecast").json()["problem"], 60, "a forecast again")
+    assert world.get("/api/v1/forecast").json()["made_s"] > before["made_s"]
+
+
+def test_a_configuration_with_a_fault_from_the_start_has_no_forecast_and_says_why(world: World) -> None:
     world.service.schedule("wrong", "61 * * * *", "dags/d.yaml")
     world.open()
     world.wait_for(lambda: world.get("/api/v1/forecast").json()["problem"], 60, "the problem")

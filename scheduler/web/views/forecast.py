@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import msgspec
 
-from scheduler.forecast_facts import ForecastFacts, ForecastFigures, HourFigures, Waits
-from scheduler.limits import Limits
-from scheduler.schedule_model import Schedule
+from scheduler.forecast_facts import ForecastFacts, ForecastFigures, HourFigures, PoolForecast, Waits
 from scheduler.text import counted
 from workers.events import time_of
 
 __all__ = ["Forecast", "HourLoad", "PoolLoad", "Suffering", "forecast_view"]
 
 _WORST = 12
+_MAPS = 8
 _FULL = 0.97
 
 
 class HourLoad(msgspec.Struct):
-    """An hour: how many workers are busy on the average, how many fire, the longest queue.
+    """An hour: how many workers (of a pool: slots) are busy on the average, how many fire, the longest queue.
 
-    `is_full` where all are busy all the time and runs wait.
+    `is_full` where all are busy all the time. In a pool's queue is who waits while no slot is free.
     """
 
     begin_s: float
@@ -33,12 +32,16 @@ class HourLoad(msgspec.Struct):
 
 
 class PoolLoad(msgspec.Struct):
-    """A pool: its slots, how many of them are busy on the average, and the schedules in it."""
+    """A pool: its slots, how many of them are busy on the average, and the schedules in it.
+
+    The most loaded come first; only the first eight have `hours`.
+    """
 
     pool: str
     slots: int
     busy: float
     schedules: int
+    hours: list[HourLoad]
 
 
 class Suffering(msgspec.Struct):
@@ -52,7 +55,10 @@ class Suffering(msgspec.Struct):
 
 
 class Forecast(ForecastFigures, kw_only=True):
-    """The forecast. Without `begin_s` it is being worked out, or `problem` says why it cannot be."""
+    """The forecast, and when it was made. Without `begin_s` it is being worked out, or there has been none.
+
+    `problem` says why there is none of the files as they are.
+    """
 
     is_pending: bool
     problem: str
@@ -73,15 +79,7 @@ class Forecast(ForecastFigures, kw_only=True):
         return "; ".join(found) or "it fits"
 
 
-def forecast_view(
-    report: ForecastFacts | None,
-    made_s: float | None,
-    problem: str,
-    schedules: Iterable[Schedule],
-    limits: Limits,
-    *,
-    is_pending: bool,
-) -> Forecast:
+def forecast_view(report: ForecastFacts | None, made_s: float | None, problem: str, *, is_pending: bool) -> Forecast:
     """Return what there is to see of a forecast, or that there is none yet."""
     if report is None:
         return Forecast(is_pending=is_pending, problem=problem, made_s=made_s)
@@ -96,7 +94,7 @@ def forecast_view(
         until_s=until_s,
         lost=sum(each.lost for each in report.by_schedule.values()),
         hours=[_hour(each, report.workers) for each in report.hours],
-        pools=list(_pools(report, schedules, limits, max(1.0, until_s - begin_s))),
+        pools=_pools(report.pools, max(1.0, until_s - begin_s)),
         worst=_worst(report),
     )
 
@@ -108,18 +106,20 @@ def first_hour(forecast: Forecast) -> datetime:
 
 def _hour(hour: HourFigures, workers: int) -> HourLoad:
     # A retry may keep a worker idle for a moment even then.
-    is_full = hour.queued_s > 0 and hour.busy_s >= _FULL * workers * 3600
+    is_full = hour.busy_s >= _FULL * workers * 3600
     return HourLoad(time_of(hour.begin) or 0.0, round(hour.busy_s / 3600, 3), hour.due, hour.deepest, is_full)
 
 
-def _pools(report: ForecastFacts, schedules: Iterable[Schedule], limits: Limits, span_s: float) -> Iterable[PoolLoad]:
-    members: dict[str, list[str]] = {pool: [] for pool in limits.pools}
-    for schedule in schedules:
-        if schedule.pool in members:
-            members[schedule.pool].append(schedule.id)
-    for pool, names in members.items():
-        busy_s = sum(report.by_schedule[name].busy_s for name in names if name in report.by_schedule)
-        yield PoolLoad(pool, limits.pools[pool], round(busy_s / span_s, 3), len(names))
+def _pools(pools: Sequence[PoolForecast], span_s: float) -> list[PoolLoad]:
+    busy_s = {each.pool: sum(hour.busy_s for hour in each.hours) for each in pools}
+    by_load = sorted(pools, key=lambda each: (-busy_s[each.pool] / each.slots, each.pool))
+    return [
+        PoolLoad(
+            each.pool, each.slots, round(busy_s[each.pool] / span_s, 3), each.schedules,
+            [_hour(hour, each.slots) for hour in each.hours] if number < _MAPS else [],
+        )
+        for number, each in enumerate(by_load)
+    ]  # fmt: skip
 
 
 def _worst(report: ForecastFacts) -> list[Suffering]:
