@@ -22,7 +22,7 @@ class AttemptFacts(msgspec.Struct):
     """An attempt of a run; moments as the log has them, lengths in seconds.
 
     `waited_s` is from when it might have started to its start, or till now; `duration_s` from there to its end, or
-    till now.
+    till now; `worked_s` is that without the time for which it was parked.
     """
 
     attempt: int
@@ -31,6 +31,7 @@ class AttemptFacts(msgspec.Struct):
     ended_at: str | None
     waited_s: float | None
     duration_s: float | None
+    worked_s: float | None
     status: str
     reason: str | None
     worker_pid: int | None

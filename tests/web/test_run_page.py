@@ -124,6 +124,8 @@ def test_an_approval_is_given_with_a_comment(
     page.get_by_role("button", name="Approve").click()
     status_of(page, "success")
     assert service.events("task_approved", run_id)[0]["comment"] == "looks good"
+    took = page.locator("#facts div", has=page.get_by_text("Took", exact=True))
+    expect(took).to_contain_text(re.compile(r"[0-9.]+s, at work 0\.[0-9]s"))
 
 
 @pytest.mark.parametrize(
