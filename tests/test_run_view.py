@@ -61,9 +61,12 @@ def test_a_task_that_will_be_tried_again_has_not_ended() -> None:
     tries += [task("a", "task_started", 9, task_attempt=2)]
     (shown,) = view(RunRecord("r", started(), tries), {"a": []}, NOW).tasks
     assert (shown.status, shown.tries) == ("running", 2)
+    told = [(each.status, each.after_s, each.duration_s) for each in shown.tries_at]
+    assert told == [("failed", 1.0, 2.0), ("running", 7.0, 291.0)]
     tries += [task("a", "task_finished", 12, status="success", exit_code=0, task_attempt=2)]
     (shown,) = view(RunRecord("r", started(), tries), {"a": []}, NOW).tasks
     assert (shown.status, shown.exit_code, shown.duration_s) == ("success", 0, 9.0)
+    assert [(each.status, each.duration_s) for each in shown.tries_at] == [("failed", 2.0), ("success", 3.0)]
 
 
 def test_a_run_that_was_parked_has_taken_its_whole_time_and_was_at_work_for_a_part_of_it() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from pathlib import Path
@@ -49,7 +50,7 @@ def status_of(page: Page, status: str) -> None:
 
 
 def task_of(name: str, needs: list[str] | None = None) -> TaskView:
-    return TaskView(name, 0, needs or [], "success", 1, 0, None, 0.0, 1.0, 0.1, 100, {}, None, False, name)
+    return TaskView(name, 0, needs or [], "success", 1, [], 0, None, 0.0, 1.0, 0.1, 100, {}, None, False, name)
 
 
 def test_a_run_that_failed_tells_why_and_is_mended_by_a_retry_of_what_failed(
@@ -111,6 +112,23 @@ def test_a_task_is_retried_from_its_row_and_a_rerun_leads_to_the_new_run(
     page.wait_for_url(re.compile(r"/runs/asked\.manual\."))
     status_of(page, "success")
     expect(page.locator("#facts")).to_contain_text(run_id)
+
+
+def test_each_try_of_a_task_is_a_bar_of_its_own(
+    service: Service, served: Dashboard, browser: Browser, wait_for: WaitFor
+) -> None:
+    run = 'test "$TASK_ATTEMPT" -gt 2'
+    run_id = service.ask(service.tasks("d", {"id": "third", "run": run, "retries": {"max": 2, "delay": "500ms"}}))
+    ended(served, wait_for, run_id, "success")
+    page = opened(served, browser, run_id)
+    bars = page.locator("#task-third .gantt rect")
+    expect(bars).to_have_count(3)
+    assert [bar.get_attribute("class") for bar in bars.all()] == ["failed", "failed", "success"]
+    assert re.fullmatch(
+        r"try 2 of 3, failed: began after [0-9.]+s, took [0-9.]+s", bars.nth(1).locator("title").text_content() or ""
+    )
+    places = [(float(bar.get_attribute("x") or 0), float(bar.get_attribute("width") or 0)) for bar in bars.all()]
+    assert all(x + width < after for (x, width), (after, _) in itertools.pairwise(places))
 
 
 def test_an_approval_is_given_with_a_comment(
