@@ -14,12 +14,13 @@ from service import Service, WaitFor
 
 from scheduler.history import History
 from scheduler.run_record import read_record
+from scheduler.state_store import record_event
 from scheduler.web.ansi import marked, parts_of
 from scheduler.web.draw_run import graph, layers_of
 from scheduler.web.run_index import RunIndex
 from scheduler.web.run_lines import read_row
 from scheduler.web.views.run import TaskView
-from workers.segments import LogReader
+from workers.segments import LogReader, rotated_path
 from workers.settings import Settings
 
 EVIL = "<script>document.title='taken'</script><img src=x onerror=document.title='taken'>"
@@ -325,6 +326,29 @@ def test_the_graph_has_a_column_for_each_depth_and_no_more_than_300_tasks() -> N
     assert "style" not in drawn
     assert graph([task_of(f"t{number}") for number in range(301)], {}) == ""
     assert graph([task_of("alone")], {}) == ""
+
+
+def test_a_run_whose_segment_was_pruned_says_so_with_what_is_still_known(
+    service: Service, dashboard: Dashboard, wait_for: WaitFor
+) -> None:
+    service.environ |= {"STATE_SEGMENT_SIZE": "64KiB", "STATE_KEEP_SEGMENTS": "1"}
+    service.start()
+    dashboard.start()
+    run_id = service.ask(service.dag("d", "true"), for_schedule="nightly")
+    wait_for(lambda: dashboard.has_seen(run_id, "success"), timeout=30, what="its end")
+    for count in (1, 2):
+        for number in range(20):
+            record_event({"event": "note", "number": number, "text": "x" * 4000}, service.log)
+        wait_for(lambda count=count: len(service.events("segment_started")) == count, timeout=30, what="a rotation")
+    wait_for(lambda: not rotated_path(service.log, 1).exists(), timeout=30, what="the end of the segment")
+    api = dashboard.client()
+    assert run_id in api.get("/history", headers={"Accept": "text/html"}).text
+    answer = api.get(f"/runs/{run_id}", headers={"Accept": "text/html"})
+    assert answer.status_code == 410
+    assert "Its lines are no longer in the log, pruned with the segment that began at seq 1: " in answer.text
+    assert f"run {run_id} of schedule nightly was success in attempt 1" in answer.text
+    assert re.search(r"asked for [0-9: -]+, started [0-9: -]+, ended [0-9: -]+, took [0-9.]+s", answer.text)
+    assert api.get(f"/api/v1/runs/{run_id}").status_code == 410
 
 
 def test_a_run_is_read_by_the_places_of_its_lines_as_it_is_by_a_search(service: Service, wait_for: WaitFor) -> None:
