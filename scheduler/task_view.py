@@ -121,6 +121,8 @@ def _task(
     last = _last_word(events)
     began_s, started_s = time_of(attempt.started_at), time_of(starts[0].get("timestamp")) if starts else None
     ended_s = time_of(last.get("timestamp")) if last else time_of(attempt.ended_at) or now.timestamp()
+    # A task without a process has 0 on record: nothing was measured.
+    max_rss_kib = _whole(last.get("max_rss_kib")) or None
     outputs, status = last.get("outputs"), _status(events, last, attempt)
     return TaskFacts(
         task_id=name,
@@ -133,8 +135,8 @@ def _task(
         signal=_whole(last.get("signal")),
         after_s=_between(began_s, started_s),
         duration_s=_between(started_s, ended_s),
-        cpu_s=_sum(last.get("cpu_user_s"), last.get("cpu_sys_s")),
-        max_rss_kib=_whole(last.get("max_rss_kib")),
+        cpu_s=_sum(last.get("cpu_user_s"), last.get("cpu_sys_s")) if max_rss_kib else None,
+        max_rss_kib=max_rss_kib,
         outputs=outputs if isinstance(outputs, dict) else {},
         reason=_reason(events, last),
         is_hook=any(each.get("hook") is True for each in events),

@@ -88,11 +88,13 @@ def test_a_run_is_followed_while_it_works_and_cancelled(
     wait_for(lambda: served.has_seen(run_id, "running"), timeout=30, what="the run")
     page = opened(served, browser, run_id)
     expect(page.locator("#log")).to_contain_text(re.compile("step [0-9]+"))
+    expect(page.locator(".follow")).to_be_visible()
     shown = page.locator("#log .line").count()
     wait_for(lambda: page.locator("#log .line").count() > shown + 3, what="further lines")
     page.on("dialog", lambda dialog: dialog.accept())
     page.get_by_role("button", name="Cancel").click()
     status_of(page, "cancelled")
+    expect(page.locator(".follow")).to_be_hidden()
     expect(page.locator("#alerts")).to_contain_text("ann@dashboard")
     assert service.events("cancel_requested", run_id)[0]["by"] == "ann@dashboard"
     assert page.errors == []  # type: ignore[attr-defined]
@@ -144,6 +146,8 @@ def test_an_approval_is_given_with_a_comment(
     status_of(page, "success")
     assert service.events("task_approved", run_id)[0]["comment"] == "looks good"
     took = page.locator("#facts div", has=page.get_by_text("Took", exact=True))
+    expect(page.locator("#task-ok [data-name=memory]")).to_have_text("-")
+    expect(page.locator("#task-ok [data-name=cpu]")).to_have_text("-")
     expect(took).to_contain_text(re.compile(r"[0-9.]+s, at work 0\.[0-9]s"))
 
 
