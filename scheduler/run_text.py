@@ -30,6 +30,7 @@ _OUTPUT_CHARS = 60
 def render_run(run: RunFacts, now: datetime, width: int | None = None) -> str:
     """Return a run as a person reads it: its head, its attempts, its tasks as a tree with their times."""
     lines = [f"{run.run_id}  {run.status}"]
+    took, worked = span(run.duration_s), span(run.worked_s)
     facts: list[tuple[str, object]] = [
         ("why", run.why),
         ("fire time", f"{local(run.fire_time)} ({ago(run.fire_time, now)})" if run.fire_time else None),
@@ -37,6 +38,7 @@ def render_run(run: RunFacts, now: datetime, width: int | None = None) -> str:
         ("tenant", run.tenant),
         ("params", _pairs(run.params)),
         ("reason", run.reason),
+        ("at work", f"{worked} of {took}" if worked != took else None),
     ]
     lines += [f"  {name:<10} {clean(text)}" for name, text in facts if text]
     head = ("ATTEMPT", "STATUS", "STARTED", "AGE", "WAITED", "TOOK", "WORKER", "REASON")

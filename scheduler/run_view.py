@@ -16,7 +16,8 @@ from .task_view import AttemptFacts, TaskFacts, tasks_of
 __all__ = ["RunFacts", "differences", "view", "why"]
 
 _COMPARED = (
-    *("status", "attempt", "dag", "dag_version", "tenant", "fire_time", "why", "reason", "duration_s", "waited_s"),
+    *("status", "attempt", "dag", "dag_version", "tenant", "fire_time", "why", "reason"),
+    *("duration_s", "worked_s", "waited_s"),
 )
 # The events after which an attempt is open, and how it is then.
 _OPEN = {"run_started": "running", "run_parked": "parked", "run_resumed": "queued"}
@@ -40,6 +41,7 @@ class RunFacts(msgspec.Struct):
     reason: str | None
     waited_s: float | None
     duration_s: float | None
+    worked_s: float | None
     attempts: list[AttemptFacts]
     tasks: Sequence[TaskFacts]
 
@@ -77,6 +79,7 @@ def view(record: RunRecord, needs: Mapping[str, Sequence[str]], now: datetime, a
         reason=chosen.reason,
         waited_s=chosen.waited_s,
         duration_s=chosen.duration_s,
+        worked_s=chosen.worked_s,
         attempts=attempts,
         tasks=list(tasks_of(record.of_attempt(shown), needs, chosen, now)),
     )
@@ -137,13 +140,15 @@ def _attempt(record: RunRecord, number: int, now: datetime) -> AttemptFacts:
     moments = [time_of(asked_at), time_of(asked.get("not_before")), time_of(before.get("retry_at"))]
     free_s = max((each for each in moments if each is not None), default=None)
     started_s = time_of(start.get("timestamp"))
+    duration_s, worked_s = _lengths(record, number, end, now)
     return AttemptFacts(
         attempt=number,
         asked_at=asked_at,
         started_at=text_or_none(start.get("timestamp")),
         ended_at=text_or_none(end.get("timestamp")),
         waited_s=None if free_s is None else _waited(free_s, started_s, now, is_over=bool(start or end)),
-        duration_s=_length(start, end, now),
+        duration_s=duration_s,
+        worked_s=worked_s,
         status=text_or_none(end.get("status")) or _status(record, number),
         reason=text_or_none(end.get("reason")),
         worker_pid=start["pid"] if type(start.get("pid")) is int else None,
@@ -164,13 +169,31 @@ def _waited(free_s: float, started_s: float | None, now: datetime, *, is_over: b
     return round(max(0.0, (now.timestamp() if started_s is None else started_s) - free_s), 3)
 
 
-def _length(start: Event, end: Event, now: datetime) -> float | None:
-    """Return how long an attempt took, or has been at work."""
+def _lengths(record: RunRecord, number: int, end: Event, now: datetime) -> tuple[float | None, float | None]:
+    """Return how long an attempt took, or has taken, and how long of that it was at work."""
+    words = [each for each in record.named("run_started", "run_parked") if attempt_of(each) == number]
+    starts, parks = ([each for each in words if each["event"] == name] for name in ("run_started", "run_parked"))
+    worked_s = _number(parks[-1].get("worked_s")) if parks else None
+    is_at_work = bool(starts) and words[-1] is starts[-1]
     if end:
-        told = end.get("duration_s")
-        return told if isinstance(told, int | float) and not isinstance(told, bool) else None
-    started_s = time_of(start.get("timestamp"))
-    return None if started_s is None else round(max(0.0, now.timestamp() - started_s), 3)
+        told = _number(end.get("duration_s"))
+        # Of one that was ended while it was parked, nobody tells it again.
+        worked_s = worked_s if told is None and not is_at_work else told
+    elif is_at_work:
+        since_s = _between(starts[-1], now.timestamp())
+        worked_s = None if since_s is None else round((worked_s or 0.0) + since_s, 3)
+    if not parks:
+        return worked_s, worked_s
+    return _between(starts[0] if starts else {}, time_of(end.get("timestamp")) if end else now.timestamp()), worked_s
+
+
+def _between(event: Event, end_s: float | None) -> float | None:
+    start_s = time_of(event.get("timestamp"))
+    return None if start_s is None or end_s is None else round(max(0.0, end_s - start_s), 3)
+
+
+def _number(value: object) -> float | None:
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def differences(one: RunFacts, other: RunFacts) -> Iterator[tuple[str, Any, Any]]:

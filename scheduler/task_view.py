@@ -12,7 +12,7 @@ import msgspec
 from workers.events import Event, time_of
 from workers.run_events import LAST_WORDS
 
-__all__ = ["AttemptFacts", "TaskFacts", "tasks_of"]
+__all__ = ["AttemptFacts", "TaskFacts", "TryFacts", "tasks_of"]
 
 # One of several instances of a mapped task: `per_region[0]`.
 _INSTANCE = re.compile(r"(?P<task>.+)\[[0-9]+\]")
@@ -22,7 +22,7 @@ class AttemptFacts(msgspec.Struct):
     """An attempt of a run; moments as the log has them, lengths in seconds.
 
     `waited_s` is from when it might have started to its start, or till now; `duration_s` from there to its end, or
-    till now.
+    till now; `worked_s` is that without the time for which it was parked.
     """
 
     attempt: int
@@ -31,6 +31,7 @@ class AttemptFacts(msgspec.Struct):
     ended_at: str | None
     waited_s: float | None
     duration_s: float | None
+    worked_s: float | None
     status: str
     reason: str | None
     worker_pid: int | None
@@ -40,6 +41,14 @@ class AttemptFacts(msgspec.Struct):
     def started_s(self) -> float | None:
         """When it started, in seconds since the epoch."""
         return time_of(self.started_at)
+
+
+class TryFacts(msgspec.Struct):
+    """A try of a task: how long after the start of the attempt it began, how long it took, or has taken."""
+
+    status: str
+    after_s: float | None
+    duration_s: float | None
 
 
 class TaskFacts(msgspec.Struct):
@@ -53,6 +62,7 @@ class TaskFacts(msgspec.Struct):
     needs: list[str]
     status: str
     tries: int
+    tries_at: list[TryFacts]
     exit_code: int | None
     signal: int | None
     after_s: float | None
@@ -111,23 +121,45 @@ def _task(
     last = _last_word(events)
     began_s, started_s = time_of(attempt.started_at), time_of(starts[0].get("timestamp")) if starts else None
     ended_s = time_of(last.get("timestamp")) if last else time_of(attempt.ended_at) or now.timestamp()
-    outputs = last.get("outputs")
+    # A task without a process has 0 on record: nothing was measured.
+    max_rss_kib = _whole(last.get("max_rss_kib")) or None
+    outputs, status = last.get("outputs"), _status(events, last, attempt)
     return TaskFacts(
         task_id=name,
         depth=depth,
         needs=needs,
-        status=_status(events, last, attempt),
+        status=status,
         tries=len(starts),
+        tries_at=list(_tries(events, status, began_s, ended_s)),
         exit_code=_whole(last.get("exit_code")),
         signal=_whole(last.get("signal")),
-        after_s=None if started_s is None or began_s is None else round(max(0.0, started_s - began_s), 3),
-        duration_s=None if started_s is None or ended_s is None else round(max(0.0, ended_s - started_s), 3),
-        cpu_s=_sum(last.get("cpu_user_s"), last.get("cpu_sys_s")),
-        max_rss_kib=_whole(last.get("max_rss_kib")),
+        after_s=_between(began_s, started_s),
+        duration_s=_between(started_s, ended_s),
+        cpu_s=_sum(last.get("cpu_user_s"), last.get("cpu_sys_s")) if max_rss_kib else None,
+        max_rss_kib=max_rss_kib,
         outputs=outputs if isinstance(outputs, dict) else {},
         reason=_reason(events, last),
         is_hook=any(each.get("hook") is True for each in events),
     )
+
+
+def _tries(events: Sequence[Event], status: str, began_s: float | None, ended_s: float | None) -> Iterator[TryFacts]:
+    """Yield the tries of a task; the one that no event ends is as the task is, and till `ended_s`."""
+    start: Event = {}
+    for event in events:
+        if event.get("event") == "task_started":
+            start = event
+        elif event.get("event") == "task_finished" and start:
+            start_s, end_s = time_of(start.get("timestamp")), time_of(event.get("timestamp"))
+            yield TryFacts(str(event.get("status")), _between(began_s, start_s), _between(start_s, end_s))
+            start = {}
+    if start:
+        start_s = time_of(start.get("timestamp"))
+        yield TryFacts(status, _between(began_s, start_s), _between(start_s, ended_s))
+
+
+def _between(start_s: float | None, end_s: float | None) -> float | None:
+    return None if start_s is None or end_s is None else round(max(0.0, end_s - start_s), 3)
 
 
 def _last_word(events: Sequence[Event]) -> Event:

@@ -61,9 +61,34 @@ def test_a_task_that_will_be_tried_again_has_not_ended() -> None:
     tries += [task("a", "task_started", 9, task_attempt=2)]
     (shown,) = view(RunRecord("r", started(), tries), {"a": []}, NOW).tasks
     assert (shown.status, shown.tries) == ("running", 2)
+    told = [(each.status, each.after_s, each.duration_s) for each in shown.tries_at]
+    assert told == [("failed", 1.0, 2.0), ("running", 7.0, 291.0)]
     tries += [task("a", "task_finished", 12, status="success", exit_code=0, task_attempt=2)]
     (shown,) = view(RunRecord("r", started(), tries), {"a": []}, NOW).tasks
     assert (shown.status, shown.exit_code, shown.duration_s) == ("success", 0, 9.0)
+    assert [(each.status, each.duration_s) for each in shown.tries_at] == [("failed", 2.0), ("success", 3.0)]
+
+
+def test_a_run_that_was_parked_has_taken_its_whole_time_and_was_at_work_for_a_part_of_it() -> None:
+    def event(name: str, second: int, **fields: Any) -> dict[str, Any]:
+        return {"event": name, "attempt": 1, "timestamp": f"2026-11-23T15:05:{second:02}Z", **fields}
+
+    def lengths(*events: dict[str, Any], at: int = 58) -> tuple[float | None, float | None]:
+        run = view(RunRecord("r", [ASKED, *events]), {}, NOW.replace(minute=5, second=at))
+        return run.duration_s, run.worked_s
+
+    start, park, again = event("run_started", 2), event("run_parked", 4, worked_s=1.5), event("run_started", 50)
+    assert lengths(start) == (56.0, 56.0)
+    assert lengths(start, park) == (56.0, 1.5)
+    assert lengths(start, park, event("run_resumed", 49)) == (56.0, 1.5)
+    assert lengths(start, park, again) == (56.0, 9.5)
+    assert lengths(start, park, again, event("run_finished", 52, duration_s=3.5)) == (50.0, 3.5)
+    assert lengths(start, park, event("run_finished", 52)) == (50.0, 1.5)
+    assert lengths(start, park, again, event("run_finished", 52)) == (50.0, None)
+    assert lengths(start, event("run_finished", 52, duration_s=49.9)) == (49.9, 49.9)
+    run = view(RunRecord("r", [ASKED, start, park, event("run_finished", 52)]), {}, NOW)
+    assert "at work    1.5s of 50.0s" in render_run(run, NOW)
+    assert "at work" not in render_run(view(RunRecord("r", started(ended=True)), {}, NOW), NOW)
 
 
 def test_a_wait_is_counted_from_when_the_attempt_might_have_started() -> None:

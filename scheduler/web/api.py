@@ -85,7 +85,7 @@ ENDPOINTS = (
     Endpoint("GET", "/runs", "list_runs", "runs", "All runs, or those asked for, newest first",
              run_api.list_runs, [RunList], RunsQuery, by_feed, [410]),
     Endpoint("GET", "/runs/{run_id}", "run", "runs", "A run: why it ran, its attempts, its tasks, what it asks",
-             run_api.tell_run, [RunView], AttemptQuery, problems=[404]),
+             run_api.tell_run, [RunView], AttemptQuery, problems=[404, 410]),
     Endpoint("GET", "/runs/{run_id}/tasks", "list_tasks", "runs", "The tasks of an attempt",
              run_api.list_tasks, [TaskList], TasksQuery, problems=[404, 410]),
     Endpoint("GET", "/runs/{run_id}/log", "log", "runs", "Lines of the output of an attempt",

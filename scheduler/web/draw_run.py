@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from markupsafe import Markup, escape
 
+from scheduler.task_view import TryFacts
 from scheduler.text import span
 from workers.terminal import clean
 
@@ -66,16 +67,28 @@ def layers_of(needs: Mapping[str, Sequence[str]]) -> list[list[str]]:
 
 
 def bar(task: TaskView, whole_s: float) -> Markup:
-    """Draw when a task was at work, within the time of its attempt."""
+    """Draw when a task was at work, within the time of its attempt: a bar a try."""
+    bars = [_try(each, number, task.tries, whole_s) for number, each in enumerate(task.tries_at, 1)]
     if task.after_s is None or task.duration_s is None:
         return Markup("")
-    start, length = 1000 * task.after_s / whole_s, max(4.0, 1000 * task.duration_s / whole_s)
-    start = min(start, 996.0)
-    told = f"began after {span(task.after_s)}, took {span(task.duration_s)}"
+    tries = f", {task.tries} tries" if task.tries > 1 else ""
+    told = f"began after {span(task.after_s)}, took {span(task.duration_s)}{tries}"
     return Markup(
         f'<svg class="chart gantt" viewBox="0 0 1000 10" preserveAspectRatio="none" role="img" aria-label="{told}">'
-        f'<rect class="{escape(task.status)}" x="{start:.1f}" y="0" width="{min(length, 1000 - start):.1f}"'
-        ' height="10"/></svg>'
+        f"{''.join(bars)}</svg>"
+    )
+
+
+def _try(each: TryFacts, number: int, tries: int, whole_s: float) -> str:
+    if each.after_s is None or each.duration_s is None:
+        return ""
+    start = min(1000 * each.after_s / whole_s, 996.0)
+    length = min(max(4.0, 1000 * each.duration_s / whole_s), 1000 - start)
+    of = f"try {number} of {tries}, " if tries > 1 else ""
+    told = f"{of}{each.status.replace('_', ' ')}: began after {span(each.after_s)}, took {span(each.duration_s)}"
+    return (
+        f'<rect class="{escape(each.status)}" x="{start:.1f}" y="0" width="{length:.1f}" height="10">'
+        f"<title>{escape(told)}</title></rect>"
     )
 
 

@@ -13,6 +13,7 @@ from workers.errors import TickpoolError
 from .desk import Desk
 from .views.forecast import Forecast, forecast_view
 from .views.health import Audit, Health, disk_of, health_view, logs_of
+from .views.schedules import FaultRow
 
 __all__ = ["AUDIT_S", "look_at_forecast", "look_at_health", "start_audit"]
 
@@ -57,9 +58,11 @@ async def look_at_health(desk: Desk) -> Health:
     except TickpoolError:
         logs = []
     disk = await run_in_threadpool(disk_of, settings)
+    await desk.book.soon()
+    unread = FaultRow(str(desk.directory), desk.book.problem, None) if desk.book.problem else None
     is_clean = None if job.result is None else job.result.is_clean
     audit = Audit(job.is_running, job.problem, job.at_s, is_clean, job.result, AUDIT_S)
-    return health_view(desk.feed, desk.processes, desk.now(), audit, logs, disk)
+    return health_view(desk.feed, desk.processes, desk.now(), audit, logs, disk, unread)
 
 
 def start_audit(desk: Desk) -> bool:

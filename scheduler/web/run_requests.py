@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
@@ -12,6 +13,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
+from scheduler.text import span
 from workers.errors import TickpoolError
 from workers.ids import is_id, is_run_id
 
@@ -70,12 +72,27 @@ async def look_at_run(request: Request) -> RunView:
     def look() -> RunView:
         record = read_row(desk.feed.settings, row)
         if record is None:
-            raise Problem(404, "No such run", "nothing is on record of it any more")
+            raise Problem(410, "Its lines are gone", _last_known(row))
         if attempt is not None and attempt not in record.attempts:
             raise Problem(404, "No such attempt", f"it has {', '.join(map(str, record.attempts))}")
         return run_view(desk.feed.settings, record, row, desk.feed.index, desk.now(), attempt)
 
     return with_open(await in_thread(look), desk.feed.history, desk.now())
+
+
+def _last_known(row: RunRow) -> str:
+    """Say what there is still to tell of a run whose lines are not in the log any more."""
+    where = f", pruned with the segment that began at seq {row.span.end.segment}" if row.span else ""
+    schedule = f" of schedule {row.schedule_id}" if row.schedule_id else ""
+    facts = [f"run {row.run_id}{schedule} was {row.status} in attempt {row.attempt}"]
+    moments = (("asked for", row.asked_s), ("started", row.started_s), ("ended", row.ended_s))
+    facts += [f"{word} {_local(at_s)}" for word, at_s in moments if at_s is not None]
+    facts += [f"took {span(row.duration_s)}"] if row.duration_s is not None else []
+    return f"its lines are no longer in the log{where}: {', '.join(facts)}"
+
+
+def _local(at_s: float) -> str:
+    return f"{datetime.fromtimestamp(at_s).astimezone():%Y-%m-%d %H:%M:%S}"
 
 
 async def read_log(request: Request, attempt: int, *, is_over: bool) -> Log:

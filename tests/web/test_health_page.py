@@ -178,3 +178,13 @@ def test_a_configuration_fault_is_named_with_its_place(world: World) -> None:
     world.service.schedule("wrong", "61 * * * *", "dags/d.yaml")
     world.wait_for(world.shows("/health", "wrong.yaml:1:"), 20, "the fault")
     assert "61" in world.page("/health")
+
+
+def test_a_directory_of_schedules_that_is_not_there_is_a_fault(world: World) -> None:
+    world.dashboard.start("--dir", "nowhere")
+    health = world.get("/api/v1/health").json()
+    assert [(fault["place"], "nowhere" in fault["reason"]) for fault in health["faults"]] == [("nowhere", True)]
+    page = world.page("/health")
+    assert "It has no fault" not in page
+    assert "name a directory of schedule files with --dir" in page
+    assert "1 fault in the configuration" in page

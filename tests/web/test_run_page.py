@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from pathlib import Path
@@ -13,12 +14,13 @@ from service import Service, WaitFor
 
 from scheduler.history import History
 from scheduler.run_record import read_record
+from scheduler.state_store import record_event
 from scheduler.web.ansi import marked, parts_of
 from scheduler.web.draw_run import graph, layers_of
 from scheduler.web.run_index import RunIndex
 from scheduler.web.run_lines import read_row
 from scheduler.web.views.run import TaskView
-from workers.segments import LogReader
+from workers.segments import LogReader, rotated_path
 from workers.settings import Settings
 
 EVIL = "<script>document.title='taken'</script><img src=x onerror=document.title='taken'>"
@@ -49,7 +51,7 @@ def status_of(page: Page, status: str) -> None:
 
 
 def task_of(name: str, needs: list[str] | None = None) -> TaskView:
-    return TaskView(name, 0, needs or [], "success", 1, 0, None, 0.0, 1.0, 0.1, 100, {}, None, False, name)
+    return TaskView(name, 0, needs or [], "success", 1, [], 0, None, 0.0, 1.0, 0.1, 100, {}, None, False, name)
 
 
 def test_a_run_that_failed_tells_why_and_is_mended_by_a_retry_of_what_failed(
@@ -86,11 +88,13 @@ def test_a_run_is_followed_while_it_works_and_cancelled(
     wait_for(lambda: served.has_seen(run_id, "running"), timeout=30, what="the run")
     page = opened(served, browser, run_id)
     expect(page.locator("#log")).to_contain_text(re.compile("step [0-9]+"))
+    expect(page.locator(".follow")).to_be_visible()
     shown = page.locator("#log .line").count()
     wait_for(lambda: page.locator("#log .line").count() > shown + 3, what="further lines")
     page.on("dialog", lambda dialog: dialog.accept())
     page.get_by_role("button", name="Cancel").click()
     status_of(page, "cancelled")
+    expect(page.locator(".follow")).to_be_hidden()
     expect(page.locator("#alerts")).to_contain_text("ann@dashboard")
     assert service.events("cancel_requested", run_id)[0]["by"] == "ann@dashboard"
     assert page.errors == []  # type: ignore[attr-defined]
@@ -113,6 +117,23 @@ def test_a_task_is_retried_from_its_row_and_a_rerun_leads_to_the_new_run(
     expect(page.locator("#facts")).to_contain_text(run_id)
 
 
+def test_each_try_of_a_task_is_a_bar_of_its_own(
+    service: Service, served: Dashboard, browser: Browser, wait_for: WaitFor
+) -> None:
+    run = 'test "$TASK_ATTEMPT" -gt 2'
+    run_id = service.ask(service.tasks("d", {"id": "third", "run": run, "retries": {"max": 2, "delay": "500ms"}}))
+    ended(served, wait_for, run_id, "success")
+    page = opened(served, browser, run_id)
+    bars = page.locator("#task-third .gantt rect")
+    expect(bars).to_have_count(3)
+    assert [bar.get_attribute("class") for bar in bars.all()] == ["failed", "failed", "success"]
+    assert re.fullmatch(
+        r"try 2 of 3, failed: began after [0-9.]+s, took [0-9.]+s", bars.nth(1).locator("title").text_content() or ""
+    )
+    places = [(float(bar.get_attribute("x") or 0), float(bar.get_attribute("width") or 0)) for bar in bars.all()]
+    assert all(x + width < after for (x, width), (after, _) in itertools.pairwise(places))
+
+
 def test_an_approval_is_given_with_a_comment(
     service: Service, served: Dashboard, browser: Browser, wait_for: WaitFor
 ) -> None:
@@ -124,6 +145,10 @@ def test_an_approval_is_given_with_a_comment(
     page.get_by_role("button", name="Approve").click()
     status_of(page, "success")
     assert service.events("task_approved", run_id)[0]["comment"] == "looks good"
+    took = page.locator("#facts div", has=page.get_by_text("Took", exact=True))
+    expect(page.locator("#task-ok [data-name=memory]")).to_have_text("-")
+    expect(page.locator("#task-ok [data-name=cpu]")).to_have_text("-")
+    expect(took).to_contain_text(re.compile(r"[0-9.]+s, at work 0\.[0-9]s"))
 
 
 @pytest.mark.parametrize(
@@ -305,6 +330,29 @@ def test_the_graph_has_a_column_for_each_depth_and_no_more_than_300_tasks() -> N
     assert "style" not in drawn
     assert graph([task_of(f"t{number}") for number in range(301)], {}) == ""
     assert graph([task_of("alone")], {}) == ""
+
+
+def test_a_run_whose_segment_was_pruned_says_so_with_what_is_still_known(
+    service: Service, dashboard: Dashboard, wait_for: WaitFor
+) -> None:
+    service.environ |= {"STATE_SEGMENT_SIZE": "64KiB", "STATE_KEEP_SEGMENTS": "1"}
+    service.start()
+    dashboard.start()
+    run_id = service.ask(service.dag("d", "true"), for_schedule="nightly")
+    wait_for(lambda: dashboard.has_seen(run_id, "success"), timeout=30, what="its end")
+    for count in (1, 2):
+        for number in range(20):
+            record_event({"event": "note", "number": number, "text": "x" * 4000}, service.log)
+        wait_for(lambda count=count: len(service.events("segment_started")) == count, timeout=30, what="a rotation")
+    wait_for(lambda: not rotated_path(service.log, 1).exists(), timeout=30, what="the end of the segment")
+    api = dashboard.client()
+    assert run_id in api.get("/history", headers={"Accept": "text/html"}).text
+    answer = api.get(f"/runs/{run_id}", headers={"Accept": "text/html"})
+    assert answer.status_code == 410
+    assert "Its lines are no longer in the log, pruned with the segment that began at seq 1: " in answer.text
+    assert f"run {run_id} of schedule nightly was success in attempt 1" in answer.text
+    assert re.search(r"asked for [0-9: -]+, started [0-9: -]+, ended [0-9: -]+, took [0-9.]+s", answer.text)
+    assert api.get(f"/api/v1/runs/{run_id}").status_code == 410
 
 
 def test_a_run_is_read_by_the_places_of_its_lines_as_it_is_by_a_search(service: Service, wait_for: WaitFor) -> None:

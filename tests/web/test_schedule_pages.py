@@ -285,6 +285,20 @@ def test_names_that_are_too_long_for_a_row_are_broken(browser: Browser, world: W
         assert page.locator("td.words").evaluate("each => each.clientWidth") > 200
 
 
+def test_a_long_reason_has_two_lines_in_the_list_and_all_of_it_in_its_title(browser: Browser, world: World) -> None:
+    started(world)
+    reason = "new disk, " * 99
+    assert world.post("/schedules/daily/pause", until="3h", reason=reason).status_code == 200
+    world.wait_for(world.shows("/schedules", "new disk"), 20, "the pause")
+    with browser_page(browser, world) as page:
+        page.goto("/schedules")
+        told = page.locator("tr", has_text="daily").locator(".reason")
+        height = told.evaluate("each => each.clientHeight / parseFloat(getComputedStyle(each).lineHeight)")
+        assert round(height) == 2
+        assert reason.strip() in (told.get_attribute("title") or "")
+        assert told.inner_text().startswith("until 20")
+
+
 @pytest.mark.parametrize("path", ["/schedules", "/schedules/daily", "/forecast", "/health"])
 def test_a_narrow_page_does_not_scroll_sideways(browser: Browser, world: World, path: str) -> None:
     started(world)

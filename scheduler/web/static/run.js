@@ -58,7 +58,7 @@
         box.append(...log.lines.map(lineOf));
         while (box.childElementCount > MOST_LINES) box.firstElementChild.remove();
         next = log.next;
-        isOver = log.is_over;
+        isOver = follow.closest("label").hidden = log.is_over;
         if (log.lines.length) { none.hidden = true; if (find.value) sift(); toEnd(); }
       }
     } catch { /* the stream tells when the server is back */ }

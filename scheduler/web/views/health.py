@@ -73,9 +73,15 @@ class Health(msgspec.Struct):
 
 
 def health_view(
-    feed: Feed, found: Processes, now: datetime, audit: Audit, logs: list[LogFacts], disk: Disk | None
+    feed: Feed,
+    found: Processes,
+    now: datetime,
+    audit: Audit,
+    logs: list[LogFacts],
+    disk: Disk | None,
+    unread: FaultRow | None = None,
 ) -> Health:
-    """Return how things are."""
+    """Return how things are; `unread` says why the configuration cannot be read at all."""
     supervisor, _ = found.look(feed.history, now)
     since_s = now.timestamp() - _DEATHS_S
     health = Health(
@@ -87,7 +93,7 @@ def health_view(
         corrupt_lines=feed.corrupt,
         unusable_events=feed.history.unusable,
         deaths=[each for each in reversed(feed.incidents.deaths) if each.at_s >= since_s][:_SHOWN],
-        faults=faults_of(feed.history)[:_SHOWN],
+        faults=[*([unread] if unread else []), *faults_of(feed.history)][:_SHOWN],
         disk=disk,
         listeners=feed.listeners(),
         is_caught_up=feed.is_caught_up,
