@@ -265,6 +265,8 @@ def test_whoever_scrolls_back_is_left_alone_until_the_end_is_wanted_again(
     log.focus()
     page.keyboard.press("Home")
     expect(follow).not_to_be_checked()
+    # A browser scrolls smoothly.
+    wait_for(lambda: log.evaluate("box => box.scrollTop") == 0, what="the top")
     shown = page.locator(".line").count()
     wait_for(lambda: page.locator(".line").count() > shown + 5, what="further lines")
     assert log.evaluate("box => box.scrollTop") == 0
