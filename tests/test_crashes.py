@@ -249,7 +249,7 @@ def test_the_pool_is_whole_again_when_the_fork_server_is_killed(service: Service
     kill9(service.forkserver(supervisor))
     idle = next(worker for worker in service.workers(supervisor) if worker != _worker_of(service, running))
     kill9(idle)
-    wait_for(lambda: len(service.workers(supervisor)) == 2 and idle not in service.workers(supervisor), timeout=2)
+    wait_for(lambda: len(service.workers(supervisor)) == 2 and idle not in service.workers(supervisor))
     other = service.ask(dag)
     wait_for(lambda: service.has_ended(other))
     assert not service.has_ended(running)

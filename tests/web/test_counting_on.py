@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from loops import run_async
 from service import Service
 
 from scheduler.history import History
@@ -93,7 +94,7 @@ def fed(settings: Settings) -> Feed:
             await asyncio.sleep(0)
         following.cancel()
 
-    asyncio.run(read())
+    run_async(read())
     return feed
 
 
@@ -162,7 +163,7 @@ def test_all_who_listen_are_told_the_same_at_once_and_what_came_too_soon_with_th
             each.cancel()
         return told
 
-    told = asyncio.run(listen())
+    told = run_async(listen())
     assert set().union(*(change.runs for change in told)) == {"second", "third"}
 
 

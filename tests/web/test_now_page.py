@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from dashboard import Dashboard
+from loops import run_async
 from playwright.sync_api import Browser, expect
 from service import Service, WaitFor
 
@@ -58,9 +58,7 @@ def fed(settings: Settings, *events: dict[str, object]) -> Feed:
 
 def let_read(feed: Feed, last: int) -> None:
     """Let a feed follow the log until it tells of the line `last`."""
-    # Once a test has had a browser, a loop of Playwright's runs in this thread.
-    with ThreadPoolExecutor(1) as thread:
-        thread.submit(asyncio.run, read(feed, last)).result()
+    run_async(read(feed, last))
 
 
 async def read(feed: Feed, last: int) -> None:
