@@ -256,7 +256,9 @@ def test_the_pool_is_whole_again_when_the_fork_server_is_killed(service: Service
     _let_go(service)
     wait_for(lambda: service.has_ended(running))
     _check(service, [running, other])
-    assert service.events("worker_exited")[0]["reason"] == f"worker {idle.pid} was killed by SIGKILL"
+    # How it ended its parent knew, which was killed: the service may have looked before it became the next one.
+    reason = service.events("worker_exited")[0]["reason"]
+    assert reason in (f"worker {idle.pid} was killed by SIGKILL", f"worker {idle.pid} ended without a word")
     # The orphaned workers are this service's own children now, and it takes their ends.
     wait_for(lambda: not _zombies(supervisor.pid))
 

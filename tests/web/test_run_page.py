@@ -270,8 +270,13 @@ def test_whoever_scrolls_back_is_left_alone_until_the_end_is_wanted_again(
     shown = page.locator(".line").count()
     wait_for(lambda: page.locator(".line").count() > shown + 5, what="further lines")
     assert log.evaluate("box => box.scrollTop") == 0
-    page.keyboard.press("End")
-    expect(follow).to_be_checked()
+
+    def is_followed() -> bool:
+        # While it scrolls, more may have come.
+        page.keyboard.press("End")
+        return follow.is_checked()
+
+    wait_for(is_followed, what="the end")
     shown = page.locator(".line").count()
     wait_for(lambda: page.locator(".line").count() > shown + 5, what="further lines")
     expect(page.locator(".line").last).to_be_in_viewport()
