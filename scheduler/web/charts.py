@@ -14,14 +14,14 @@ from markupsafe import Markup, escape
 
 from scheduler.text import counted, span
 
-from .period_counts import BAD, Day
+from .period_counts import Day
+from .run_index import BAD, OPEN
 from .views.forecast import HourLoad
 from .views.schedule import Series
 from .views.schedules import Outcome
 
 __all__ = ["Chart", "brief", "calendar", "figure", "hours", "lengths", "level_of", "share", "sparkline", "squares"]
 
-_OPEN = ("queued", "running", "parked")
 _SLOTS = 20
 _CELL = 13
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -56,7 +56,7 @@ def _told(statuses: Sequence[str]) -> str:
 
 def kind_of(status: str) -> str:
     """Return the class of a run's status."""
-    if status in _OPEN:
+    if status in OPEN:
         return "open"
     return "good" if status == "success" else "bad" if status in BAD else "off"
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,7 +32,6 @@ __all__ = ["Change", "Feed"]
 _LOOK_S = 0.03
 # A page that is told more often has no time to show it. All are told at once, and the same.
 _LEAST_S = 0.1
-_RING = 5000
 _SEEN_WITHIN_S = 2.0
 # Longer than this in one go would hold up a page.
 _SLICE_S = 0.008
@@ -45,6 +43,10 @@ class Change(NamedTuple):
     seq: int
     runs: frozenset[str]
     schedules: frozenset[str]
+
+    def and_later(self, more: Change) -> Change:
+        """Return the one change that both are."""
+        return Change(more.seq, self.runs | more.runs, self.schedules | more.schedules)
 
 
 class Feed:
@@ -63,7 +65,6 @@ class Feed:
         self.standing = Standing()
         # How often schedules were loaded: who keeps what depends on their specs makes it anew when it has grown.
         self.loads = 0
-        self.recent: deque[Event] = deque(maxlen=_RING)
         self.seq = 0
         # Counts what was read: as long as it stays, so does all that the logs say.
         self.version = 0
@@ -144,10 +145,7 @@ class Feed:
 
     def _note_change(self, change: Change) -> None:
         self.version += 1
-        if self._untold is not None:
-            before = self._untold
-            change = Change(change.seq, before.runs | change.runs, before.schedules | change.schedules)
-        self._untold = change
+        self._untold = change if self._untold is None else self._untold.and_later(change)
 
     def _tell(self) -> None:
         change, self._untold = self._untold, None
@@ -180,7 +178,6 @@ class Feed:
         self.loads += name in ("checkpoint", "schedules_loaded")
         if name in ("checkpoint", "segment_started"):
             return
-        self.recent.append(event)
         for key, found in (("run_id", runs), ("schedule_id", schedules), ("for_schedule", schedules)):
             if isinstance(event.get(key), str):
                 found.add(event[key])
@@ -213,8 +210,7 @@ class Feed:
 
 def _merged(change: Change, queue: asyncio.Queue[Change]) -> Change:
     while not queue.empty():
-        more = queue.get_nowait()
-        change = Change(more.seq, change.runs | more.runs, change.schedules | more.schedules)
+        change = change.and_later(queue.get_nowait())
     return change
 
 

@@ -19,6 +19,7 @@ from scheduler.service_processes import NoService
 
 from .desk import Desk, desk_of
 from .run_ends import Buckets
+from .run_index import OPEN
 from .run_requests import in_thread
 from .views.health import LogFacts, logs_of
 from .views.schedules import Wanted
@@ -26,7 +27,6 @@ from .views.schedules import Wanted
 __all__ = ["ROUTES"]
 
 _WORKERS = ("idle", "busy", "gone")
-_OPEN = ("queued", "running", "parked")
 _ENDS = ("success", "failed", "timeout", "crashed", "cancelled")
 
 
@@ -47,7 +47,7 @@ class _Figures(Collector):
         wanted = (None if isinstance(supervisor, NoService) else supervisor.max_parallel) or 0
         yield _gauge("tickpool_workers_wanted", "SCHED_MAX_PARALLEL", float(wanted))
         runs = Counter(run.status for run in feed.history.runs.values())
-        yield _by("tickpool_runs", "Open runs", "status", {status: runs[status] for status in _OPEN})
+        yield _by("tickpool_runs", "Open runs", "status", {status: runs[status] for status in OPEN})
         yield from self._ends()
         yield from self._log()
         yield _by("tickpool_schedules", "Schedules in force", "state", self._schedules())

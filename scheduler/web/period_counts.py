@@ -9,11 +9,10 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from .run_index import RunRow
+from .run_index import BAD, RunRow
 
-__all__ = ["BAD", "Day", "PeriodCounts", "asked_s", "days_of", "fire_s"]
+__all__ = ["Day", "PeriodCounts", "asked_s", "days_of", "fire_s"]
 
-BAD = ("failed", "timeout", "crashed")
 _WEEKS = 53
 _MOST_KNOWN = 500
 

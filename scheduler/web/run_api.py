@@ -29,6 +29,7 @@ from .queries import (
     key_of,
 )
 from .run_changes import answer_run, cancel_run, rerun_run, retry_run
+from .run_index import OPEN
 from .run_output import Log
 from .run_requests import TASK, at_of, filters_of, in_thread, log_text, look_at_run, number_of, read_log, row_of
 from .views.history import run_page
@@ -38,8 +39,6 @@ __all__ = [
     "answer_question", "ask_cancel", "ask_rerun", "ask_retry", "by_output", "list_runs", "list_tasks", "tell_log",
     "tell_log_text", "tell_run", "tell_state",
 ]  # fmt: skip
-
-_OPEN = ("queued", "running", "parked")
 
 
 async def list_runs(request: Request, query: RunsQuery) -> RunList:
@@ -76,7 +75,7 @@ async def tell_log(request: Request, _query: LogQuery) -> Log:
     """Return lines of output."""
     row = row_of(request)
     attempt = number_of(request, "attempt", 1, 1 << 31) or row.attempt
-    is_over = row.status not in _OPEN or attempt != row.attempt
+    is_over = row.status not in OPEN or attempt != row.attempt
     return await read_log(request, attempt, is_over=is_over)
 
 

@@ -16,7 +16,11 @@ import msgspec
 from workers.events import time_of
 from workers.segments import Chunk, Position
 
-__all__ = ["RunIndex", "RunRow", "Span"]
+__all__ = ["BAD", "OPEN", "RunIndex", "RunRow", "Span"]
+
+# How a run is that has not ended, and how it has ended badly.
+OPEN = ("queued", "running", "parked")
+BAD = ("failed", "timeout", "crashed")
 
 _WANTED = (b'"run_', b'"schedule_enqueued"', b'"checkpoint"')
 _RUN_ID = re.compile(rb'"run_id": ?"([A-Za-z0-9_.-]{1,200})"')

@@ -21,7 +21,7 @@ from .desk import desk_of
 from .moments import read_moment_s
 from .past import PastState
 from .problems import Problem
-from .run_index import RunRow
+from .run_index import OPEN, RunRow
 from .run_lines import read_row
 from .run_output import Log, LogShelf, text_of
 from .views.figures import WINDOWS
@@ -47,7 +47,6 @@ TASK = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}(\[[0-9]{1,4}\])?")
 TEXT_CHARS = 200
 _STATUS = re.compile(r"[a-z_]{1,32}")
 _MOST_LINES = 2000
-_OPEN = ("queued", "running", "parked")
 
 T = TypeVar("T")
 
@@ -115,7 +114,7 @@ def log_text(request: Request) -> Response:
     """Return the output that a request names, all of it, as a file. Raises Problem."""
     row, settings = row_of(request), desk_of(request).feed.settings
     attempt, task = number_of(request, "attempt", 1, 1 << 31) or row.attempt, task_of(request)
-    is_over = row.status not in _OPEN or attempt != row.attempt
+    is_over = row.status not in OPEN or attempt != row.attempt
     directory = Path(settings.run_logs_dir) / row.run_id / str(attempt)
     name = ".".join([row.run_id, *([task] if task else []), *([str(attempt)] if attempt > 1 else []), "log.txt"])
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}

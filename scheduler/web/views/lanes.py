@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import msgspec
 
 from scheduler.web.feed import Feed
+from scheduler.web.run_index import OPEN
 
 from .figures import WINDOWS
 
@@ -17,7 +18,6 @@ LANE_SLOTS = 144
 _LANES = 12
 # So many of the newest runs are looked at for schedules that have run of late.
 _NEWEST = 400
-_OPEN = ("queued", "running", "parked")
 
 
 class Lane(msgspec.Struct):
@@ -49,4 +49,4 @@ def lanes_of(feed: Feed, first: Iterable[str | None], window: str, now_s: float)
 def _lane(feed: Feed, name: str, bounds: list[float]) -> Lane:
     rows = feed.index.of_schedule.get(name, [])
     runs, failures = feed.lanes.of(name, rows, bounds)
-    return Lane(name, runs, failures, bool(rows) and rows[-1].status in _OPEN)
+    return Lane(name, runs, failures, bool(rows) and rows[-1].status in OPEN)

@@ -17,9 +17,8 @@ from scheduler.service_processes import WorkerFacts
 from scheduler.status import ServiceFacts, approvals_of, drain_of, health_of, problems_of
 from scheduler.web.feed import Feed
 from scheduler.web.fire_times import Fire
-from scheduler.web.period_counts import BAD
 from scheduler.web.processes import Processes
-from scheduler.web.run_index import RunIndex, RunRow
+from scheduler.web.run_index import BAD, RunIndex, RunRow
 from workers.events import time_of
 
 from .figures import Figures, quantile

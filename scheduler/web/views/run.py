@@ -13,7 +13,7 @@ from scheduler.run_record import RunRecord
 from scheduler.run_view import RunFacts
 from scheduler.status import Approval, approvals_of
 from scheduler.task_view import TaskFacts
-from scheduler.web.run_index import RunIndex, RunRow
+from scheduler.web.run_index import OPEN, RunIndex, RunRow
 from workers.events import text_or_none
 from workers.ids import base_of, child_id
 from workers.settings import Settings
@@ -22,7 +22,6 @@ __all__ = ["ACTIONS", "RunView", "TaskView", "run_view", "with_open"]
 
 # What may be done with a run, in the order in which the page has it.
 ACTIONS = ("cancel", "retry", "retry_failed", "rerun")
-_OPEN = ("queued", "running", "parked")
 _GOOD = ("success", "skipped", "kept")
 
 
@@ -65,7 +64,7 @@ def run_view(
         **{**asdict(facts), "tasks": tasks},
         number=row.number,
         kind=row.kind,
-        is_open=row.status in _OPEN,
+        is_open=row.status in OPEN,
         cancelled_by=None,
         parent=text_or_none(parent.get("run_id") if isinstance(parent, dict) else request.get("for_run")),
         children=[task.child_run for task in tasks if task.child_run],

@@ -15,7 +15,7 @@ from scheduler.history import History
 from scheduler.pauses import Pause, Scope
 from scheduler.schedule_model import by_tag, tags_of
 from scheduler.web.feed import Feed
-from scheduler.web.run_index import RunRow
+from scheduler.web.run_index import BAD, OPEN, RunRow
 from workers.errors import TickpoolError
 
 __all__ = [
@@ -27,15 +27,13 @@ PAGE_ROWS = 100
 SORTS = ("name", "next")
 # What may be asked for: how the last run ended, or how the schedule is.
 STATUSES = ("ok", "failing", "running", "never", "paused", "disabled", "invalid")
-BAD = ("failed", "timeout", "crashed")
 _OUTCOMES = 20
 # So many are offered, those that most schedules have; any other may be typed.
 _MOST_TAGS = 500
-_OPEN = ("queued", "running", "parked")
 # A place in the order of schedules: the next fire time, where that is the order, and the name.
 Place = tuple[float, str]
 _NEVER_S = 1e12
-_TELLS_NOTHING = (*_OPEN, "cancelled")
+_TELLS_NOTHING = (*OPEN, "cancelled")
 _NAMED = re.compile(r"schedule `([^`]+)`")
 _UNREADABLE = (TickpoolError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError, OSError)
 
@@ -273,7 +271,7 @@ def _test_of(feed: Feed, status: str, now: datetime, tenants: Mapping[str, str])
     if status == "never":
         return lambda name: not of.get(name)
     if status == "running":
-        return lambda name: any(row.status in _OPEN for row in of.get(name, ())[-3:])
+        return lambda name: any(row.status in OPEN for row in of.get(name, ())[-3:])
     if status in ("failing", "ok"):
         return lambda name: _last_end(of.get(name, ())) == status
     return lambda name: True
