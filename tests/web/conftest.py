@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from dashboard import CHROMIUM, Dashboard
+from gated import app_in, asking
 from lively import Lively
 from playwright.sync_api import Browser, sync_playwright
 from service import Service, WaitFor
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Starlette:
+    """The application on a log of its own, without a server."""
+    return app_in(tmp_path)
+
+
+@pytest.fixture
+def client(app: Starlette) -> Iterator[TestClient]:
+    """Who asks that application."""
+    with asking(app) as client:
+        yield client
 
 
 @pytest.fixture

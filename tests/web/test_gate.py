@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,17 +16,6 @@ OPEN_PATHS = ("/login", "/static/")
 PROGRAM = {"x-tickpool": "1"}
 
 BODIES = {"backfill": {"from": "2026-11-01"}, "approvals": {"answer": "approve"}}
-
-
-@pytest.fixture
-def app(tmp_path: Path) -> Starlette:
-    return app_in(tmp_path)
-
-
-@pytest.fixture
-def client(app: Starlette) -> Iterator[TestClient]:
-    with asking(app) as client:
-        yield client
 
 
 def test_no_route_answers_without_a_token_but_the_login_and_what_it_looks_like(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,17 +12,6 @@ from starlette.testclient import TestClient
 
 from scheduler.web.lockout import Locked, Lockout
 from scheduler.web.tokens import Tokens
-
-
-@pytest.fixture
-def app(tmp_path: Path) -> Starlette:
-    return app_in(tmp_path)
-
-
-@pytest.fixture
-def client(app: Starlette) -> Iterator[TestClient]:
-    with asking(app) as client:
-        yield client
 
 
 def asks(client: TestClient, value: str) -> int:
