@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -24,6 +25,11 @@ WaitFor = Callable[..., None]
 # For processes under limits: what measures the coverage takes descriptors and memory of its own.
 WITHOUT_COVERAGE = {"COVERAGE_PROCESS_CONFIG": "", "COVERAGE_PROCESS_START": ""}
 REPOSITORY = Path(__file__).resolve().parents[1]
+# What CPython's fork server says of a process whose parent was killed before it had told it all that it was to do.
+_ORPHANED_FORK = re.compile(
+    r"Traceback .*\n(?:  .*\n)*  .*/multiprocessing/forkserver\.py.*\n(?:  .*\n)*"
+    r"(?:EOFError: Ran out of input|_pickle\.UnpicklingError: pickle data was truncated)\n"
+)
 
 
 class Service:
@@ -97,6 +103,10 @@ class Service:
     def err(self, number: int = -1) -> str:
         """Return what a started process has written to stderr so far."""
         return self._printed("err", number)
+
+    def tracebacks(self, number: int = -1) -> str:
+        """Return what a process that may have been killed has written to stderr from its first traceback on."""
+        return "".join(_ORPHANED_FORK.sub("", self.err(number)).partition("Traceback")[1:])
 
     def is_ready(self, number: int = -1) -> bool:
         """Say whether a started service has come to serve."""

@@ -34,6 +34,8 @@ def lived(service: Service, wait_for: WaitFor) -> list[Event]:
     asks[2]["needs"] = ["ok", "too"]
     both, no = service.ask(service.tasks("asks", *asks)), service.ask(service.tasks("no", asks[0]))
     items = [{"id": "each", "foreach": [1, 2], "dag": "dags/sub.yaml"}, {"id": "w", "wait": {"delay": "3s"}}]
+    # One after the other: the end of the first is all that its parent goes on for.
+    items[0]["max_parallel"] = 1
     mapped = service.ask(service.tasks("items", *items))
     crash = {"id": "crash", "run": "while [ ! -e die ]; do sleep 0.05; done; kill -9 $PPID"}
     parent = service.ask(service.tasks("parent", {"id": "sub", "dag": "dags/long.yaml"}, crash))
@@ -159,7 +161,7 @@ CHANGES: dict[str, tuple[Change, str]] = {
 
 
 def test_every_change_of_it_is_told(lived: list[Event], tmp_path: Path) -> None:
-    # The first one to end of the two that its parent waits for.
+    # The first of the two that its parent has run.
     ends = [event["run_id"] for event in lived if event["event"] == "run_finished"]
     child = next(run_id for run_id in ends if ".each." in run_id)
     silent = []
