@@ -191,7 +191,7 @@ class RunIndex:
             return self._add(line, _kind(line))
         if line.retry_of is not None:
             self._reopen(row)
-            row.status, row.attempt, row.ended_s = "queued", line.attempt or row.attempt, None
+            row.status, row.attempt = "queued", line.attempt or row.attempt
             row.reason = row.duration_s = None
         return row
 
@@ -259,6 +259,8 @@ class RunIndex:
             if self.ended[place] is row:
                 del self.ended[place]
                 break
+        # Before it is counted: another thread that has seen the count must not see the old end.
+        row.ended_s = None
         self.reopened += 1
 
 

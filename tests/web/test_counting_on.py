@@ -84,13 +84,12 @@ def test_figures_that_are_counted_on_are_those_of_a_fresh_count(window: str) -> 
     assert sum(each.success for each in found.bins) == sum(row.status == "success" for row in ended)
 
 
-def fed(settings: Settings) -> Feed:
-    """Return a feed that has read all there is."""
-    feed = Feed(settings)
+def fed(feed: Feed, events: int) -> Feed:
+    """Return a feed when it has read so many events of the state log."""
 
     async def read() -> None:
         following = asyncio.create_task(feed.run())
-        while not feed.is_caught_up:
+        while feed.seq < events or not feed.is_caught_up:
             await asyncio.sleep(0)
         following.cancel()
 
@@ -106,7 +105,7 @@ def open_of(state: PastState) -> list[tuple[str, str]]:
 def test_the_state_at_each_past_moment_is_that_of_the_whole_fold(tmp_path: Path, first: str) -> None:
     settings = Settings(state_path=f"{tmp_path}/state.jsonl", events_path=f"{tmp_path}/tasks.jsonl")
     specs = {f"s{number}": {"cron": "* * * * *", "dag": "d.yaml", "enabled": True} for number in range(9)}
-    events = drawn(200, 3600)
+    events = drawn(1200, 3600)
     mid_s = moment_of(events[len(events) // 2])
     begin_s = moment_of(events[0])
     events += [
@@ -115,8 +114,8 @@ def test_the_state_at_each_past_moment_is_that_of_the_whole_fold(tmp_path: Path,
         {"event": "schedule_resumed", "schedule_id": "s1", "by": "ann", "timestamp": at(mid_s + 300)},
         {"event": "drain_started", "by": "bob", "timestamp": at(mid_s + 200)},
         {"event": "schedules_loaded", "specs": {}, "removed": ["s2"], "timestamp": at(mid_s + 100)},
-        # A run that is open for most of the time.
-        *story("s3.long", int(begin_s) + 60, 5, 3000, "success"),
+        # A run that is open for some of the time.
+        *story("s3.long", int(begin_s) + 60, 5, 900, "success"),
     ]
     events.sort(key=moment_of)
     cut = len(events) // 3 if first == "checkpoint" else 0
@@ -125,13 +124,29 @@ def test_the_state_at_each_past_moment_is_that_of_the_whole_fold(tmp_path: Path,
         for line in ([{"event": "segment_started"}, *History(events[:cut]).checkpoint()] if cut else [])
     ]
     kept = [*opening, *events[cut:]]
-    (tmp_path / "state.jsonl").write_bytes(
-        b"".join(encode_line(stamp(event, seq, "h", 7)) for seq, event in enumerate(kept, cut + 1))
-    )
-    past = Past(fed(settings))
-    for number in range(40):
-        moment_s = moment_of(kept[0]) + number * 80
-        whole = History(event for event in kept if moment_of(event) <= moment_s)
+    # A run that had ended is asked for again, and stays open.
+    later = 4 * len(kept) // 5
+    ended = next(event["run_id"] for event in kept if event["event"] == "run_finished")
+    again = {"event": "run_requested", "run_id": ended, "attempt": 2, "retry_of": 1, "dag": "d.yaml"}
+    kept.insert(later, {**again, "timestamp": kept[later]["timestamp"]})
+    lines = [encode_line(stamp(event, seq, "h", 7)) for seq, event in enumerate(kept, cut + 1)]
+    (tmp_path / "state.jsonl").write_bytes(b"".join(lines[:later]))
+    feed = fed(Feed(settings), cut + later)
+    past = Past(feed)
+    check(past, kept[:later])
+    with open(tmp_path / "state.jsonl", "ab") as log:
+        log.write(b"".join(lines[later:]))
+    fed(feed, cut + len(lines))
+    assert feed.index.by_id[ended].attempt == 2
+    check(past, kept)
+
+
+def check(past: Past, events: list[dict[str, Any]]) -> None:
+    """Compare the state at moments of an hour, and at the last one, with the fold of all events up to each."""
+    moments = [*(moment_of(events[0]) + number * 80 for number in range(45)), moment_of(events[-1])]
+    # What was found out on the way forward is used on the way back.
+    for moment_s in [*moments, *reversed(moments)]:
+        whole = History(event for event in events if moment_of(event) <= moment_s)
         state = past.state_at(moment_s)
         assert open_of(state) == sorted((run.run_id, run.status) for run in whole.runs.values())
         assert state.schedules == sum(bool(each.spec) for each in whole.schedules.values())
