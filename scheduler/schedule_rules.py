@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from workers.errors import Fault, InvalidFile
+from workers.errors import Fault, InvalidFile, did_you_mean
 from workers.ids import ID_RULE, is_id
 from workers.yamlfile import Document
 
@@ -21,7 +21,7 @@ from .matrix import wrong_matrix
 from .policy_rules import wrong_policies
 from .public_holidays import InvalidCalendar
 from .schedule_model import Schedule
-from .timing_rules import wrong_timing
+from .timing_rules import FIRES_BY, wrong_timing
 
 __all__ = ["read_schedule", "schedule_from"]
 
@@ -80,7 +80,13 @@ def read_schedule(
 def _known_part(document: Document, at: tuple[int, ...], entry: Mapping[str, Any]) -> Schedule | None:
     """Return the entry without the keys that no schedule has, and with something for those that every one needs."""
     known = {key: entry[key] for key in entry if key in Schedule.__struct_fields__ and key not in _INTERNAL}
+    if not any(known.get(key) for key in FIRES_BY) and any(map(_is_near_timing, entry.keys() - known.keys())):
+        known.pop("cron", None)  # whoever wrote `crn` has said when it fires
     return document.convert(at, {"id": "none", "cron": "@daily", "dag": "none", **known}, Schedule, "")[0]
+
+
+def _is_near_timing(key: object) -> bool:
+    return did_you_mean(str(key), FIRES_BY).endswith("?")
 
 
 def _wrong(schedule: Schedule, given: Container[str]) -> Iterator[tuple[str, str]]:

@@ -16,7 +16,10 @@ from .calendar_model import wrong_source
 from .cron import InvalidCron, read_texts
 from .schedule_model import Schedule, compiled, zone_of
 
-__all__ = ["wrong_timing"]
+__all__ = ["FIRES_BY", "wrong_timing"]
+
+# The keys of which one, at least, says when a schedule fires.
+FIRES_BY = ("cron", "every", "at", "after", "on_file")
 
 _MOST_EXPRESSIONS = 100
 _MOST_TIMES = 10_000
@@ -25,14 +28,13 @@ _MOST_WINDOWS = 100
 _MOST_BUSINESS_DAYS = 23
 _LONGEST_WINDOW = timedelta(days=366)
 _ENDS = (*STATUSES, ANY_END)
-_WHEN = ("cron", "every", "at", "after", "on_file")
 _TIME_RULE = "write ISO 8601 in whole seconds, such as `2026-11-23T09:00:00`, with an offset or in the schedule's zone"
 
 
 def wrong_timing(schedule: Schedule) -> Iterator[tuple[str, str]]:
     """Yield (key, what is wrong)."""
     expressions = schedule.expressions
-    given = [key for key in _WHEN if getattr(schedule, key) is not None and (key != "at" or schedule.at)]
+    given = [key for key in FIRES_BY if getattr(schedule, key) is not None and (key != "at" or schedule.at)]
     if not expressions and "cron" in given:
         given.remove("cron")
     if not given:

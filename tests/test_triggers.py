@@ -161,6 +161,23 @@ def test_times_that_cannot_be_are_refused_in_one_line(keys: dict[str, Any], mess
     assert [fault.message for fault in caught.value.faults] == [f"schedule `poll`: {message}"]
 
 
+@pytest.mark.parametrize(
+    ("keys", "messages"),
+    [
+        ({"crom": "0 9 * * *"}, ["unknown key `crom`; did you mean `cron`?"]),
+        ({"evry": "5m", "cron": []}, ["unknown key `evry`; did you mean `every`?"]),
+        ({"onfile": "a", "every": "0.5s"}, ["`every: 500ms` is too short; allowed: 1s and longer",
+                                            "unknown key `onfile`; did you mean `on_file`?"]),
+        ({"tennant": "a"}, ["nothing says when it fires; write `cron`, `every`, `at`, `after` or `on_file`",
+                            "unknown key `tennant`; did you mean `tenant`?"]),
+    ],
+)  # fmt: skip
+def test_a_misspelled_key_that_would_say_when_it_fires_is_told_once(keys: dict[str, Any], messages: list[str]) -> None:
+    with pytest.raises(InvalidFile) as caught:
+        schedule_from(entry(**keys))
+    assert sorted(fault.message for fault in caught.value.faults) == [f"schedule `poll`: {each}" for each in messages]
+
+
 SHAPES: list[dict[str, Any]] = [
     {"cron": "H * * * *"},
     {"cron": ["H 9 * * *", "0 17 * * *"]},
