@@ -55,7 +55,9 @@ class ParkedRuns:
             self._due[run.run_id] = run
 
     def remove(self, run: Run) -> None:
-        """Let go of a run that is parked no longer."""
+        """Let go of a run that is parked no longer; most never were."""
+        if run.parked is None and not run.is_due:
+            return
         self._due.pop(run.run_id, None)
         for name in _awaited_by(run):
             waiting = self._awaited.get(name, {})
@@ -65,8 +67,9 @@ class ParkedRuns:
 
     def end(self, run_id: str) -> None:
         """Take note that a run has ended."""
-        for run in self._awaited.get(run_id, {}).values():
-            self._mark(run)
+        if run_id in self._awaited:
+            for run in self._awaited[run_id].values():
+                self._mark(run)
 
     def due(self) -> list[Run]:
         """Return the runs that are to go on."""
@@ -92,6 +95,8 @@ class ChildRuns:
 
     def close(self, run: Run) -> None:
         """Let go of a run that has ended."""
+        if not self._of:
+            return
         if run.run_id in self._of:
             self.touch()
         parent = parent_of(run)

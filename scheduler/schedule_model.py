@@ -173,7 +173,7 @@ class Schedule(msgspec.Struct, frozen=True, dict=True, forbid_unknown_fields=Tru
     @property
     def _skipped_days(self) -> Days | None:
         """The calendar at whose holidays it does not run."""
-        return self.days if self._on_holiday == "skip" else None
+        return self.days if self.days is not None and self._on_holiday == "skip" else None
 
     def moved_from(self, fire: datetime) -> list[date]:
         """Return the holidays whose fire times have been moved to this one."""

@@ -42,7 +42,9 @@ __all__ = [
 
 Event = dict[str, Any]
 MAX_LINE = 64 * 1024
-_SEAL = b',"crc":"%08x"}'
+_MARK = b',"crc":"'
+_SEAL_END = b'%08x"}'
+_SEAL = _MARK + _SEAL_END
 _SEAL_BYTES = len(_SEAL % 0)
 
 
@@ -148,7 +150,7 @@ def is_intact(line: bytes) -> bool | None:
     if line[-1:] == b"\n":
         line = line[:-1]
     seal = line[-_SEAL_BYTES:]
-    return seal == _SEAL % crc32(line[:-_SEAL_BYTES]) if seal[:8] == _SEAL[:8] else None
+    return seal == _SEAL % crc32(line[:-_SEAL_BYTES]) if seal[: len(_MARK)] == _MARK else None
 
 
 def _without_surrogates(value: Any) -> Any:
@@ -192,9 +194,10 @@ def decode_lines(data: bytes) -> tuple[list[Event], int]:
 
 
 def _is_damaged(line: bytes) -> bool:
-    # As `is_intact`, for the many lines of a fold.
-    if line[-_SEAL_BYTES:-10] == _SEAL[:8]:
-        return line[-_SEAL_BYTES:] != _SEAL % crc32(line[:-_SEAL_BYTES])
+    # As `is_intact`, for the many lines of a fold, each of which it may doubt for nothing.
+    text, mark, seal = line.rpartition(_MARK)
+    if mark:
+        return seal != _SEAL_END % crc32(text)
     # Of an object that runs over two lines, one begins or ends with something else; two in one line make up the count.
     return line[:1] != b"{" or line[-1:] != b"}"
 

@@ -31,6 +31,10 @@ __all__ = [
     "rotated_path",
 ]
 
+# Read at a time. The events of so many lines stay in the processor's cache until they are folded: with a mebibyte a
+# fold takes a third longer.
+_CHUNK = 128 * 1024
+
 
 class LogUnreadable(TickpoolError):
     """A log that is there and cannot be read: (path, the reason)."""
@@ -282,15 +286,18 @@ class LogReader:
         assert self._fd is not None
         assert self._at is not None
         segment, offset = self._at
-        while chunk := os.pread(self._fd, LONGEST, offset):
+        size = _CHUNK
+        while chunk := os.pread(self._fd, size, offset):
             end = chunk.rfind(b"\n") + 1
             if end:
                 place = Position(segment, offset)
-                offset += end
+                offset, size = offset + end, _CHUNK
                 self._at = Position(segment, offset)
                 yield Chunk(place, chunk[:end])
-            elif len(chunk) < LONGEST:
+            elif len(chunk) < size:
                 return
+            elif size < LONGEST:
+                size = LONGEST
             else:
                 offset = self._skip_endless_line(offset)
                 if offset < 0:
