@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from workers.events import Event
+from workers.events import Event, Second
 from workers.run_request import ANY_END
 
 from .file_watch import FileId
@@ -27,7 +27,7 @@ class Due(msgspec.Struct, frozen=True):
     That is {"after": {the schedule followed: its run}} or {"file": what tells the file from the next one there}.
     """
 
-    second: int
+    second: Second
     number: int
     trigger: dict[str, dict[str, Any]]
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from workers.events import Event, iso
+from workers.events import Event, Second, iso
 
 from .event_lines import in_lines
 
@@ -31,7 +31,7 @@ class Backfill(msgspec.Struct):
     max_parallel: int
     total: int
     terms: dict[str, Any]
-    slots: list[int] = []
+    slots: list[Second] = []
     open: dict[str, int] = {}
     ended: dict[str, int] = {}
     is_cancelled: bool = False
@@ -55,7 +55,7 @@ class Backfills:
     def request(self, event: Event) -> None:
         """Take in a `backfill_requested`; several in a row, with other slots, make one. Raises what is unusable."""
         name = event["backfill_id"]
-        slots = msgspec.convert(event["slots"], list[int])
+        slots = msgspec.convert(event["slots"], list[Second])
         if name in self.open:
             self.open[name].slots.extend(slots)
             return
@@ -109,7 +109,7 @@ class Backfills:
 
     def restore_slots(self, row: Any) -> None:
         """Take further slots of one."""
-        name, slots = msgspec.convert(row, tuple[str, list[int]])
+        name, slots = msgspec.convert(row, tuple[str, list[Second]])
         self.open[name].slots.extend(slots)
 
 

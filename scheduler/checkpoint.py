@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from workers.events import Event
+from workers.events import Event, Second
 from workers.process_id import recorded_identity
 
 from .event_lines import LINE_BYTES, in_lines, size_of
@@ -21,7 +21,7 @@ RUN_PARTS = ("request", "parked", "questions")
 
 _POINTS_A_LINE = 1000
 
-_Row = tuple[str, int, int, set[int], list[Range], list[Range], dict[str, Any]]
+_Row = tuple[str, Second, Second, set[Second], list[Range], list[Range], dict[str, Any]]
 
 
 def checkpoint_lines(

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from workers.events import Event
+from workers.events import Event, Second
 from workers.process_id import recorded_identity
 
 from .arrivals import Arrivals
@@ -297,7 +297,7 @@ class History:
         for kind in ("judged", "others"):
             if kind in event:
                 name, times = event[kind]
-                getattr(self.schedules[name], kind).update(msgspec.convert(times, list[int]))
+                getattr(self.schedules[name], kind).update(msgspec.convert(times, list[Second]))
 
 
 def _check_moment(moment: str | None) -> None:

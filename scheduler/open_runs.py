@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from workers.events import Event
+from workers.events import LAST_S, Event
 from workers.ids import ID_RULE, RUN_ID_RULE, is_id, is_run_id
 from workers.process_id import Identity, recorded_identity
 
@@ -27,7 +27,8 @@ def epoch(moment: str) -> int:
     """Return an ISO 8601 time of the log as whole seconds since the Unix epoch. Raises ValueError."""
     time = datetime.fromisoformat(moment)
     seconds = int(time.timestamp())
-    if time.tzinfo is None or seconds < -1:  # a clock begins in 1970, a schedule a second before its first minute
+    # A clock begins in 1970, a schedule a second before its first minute.
+    if time.tzinfo is None or not -1 <= seconds <= LAST_S:
         raise ValueError(moment)
     return seconds
 

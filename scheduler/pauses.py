@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from workers.events import Event
+from workers.events import Event, Second
 
 __all__ = ["Pause", "Pauses", "Scope", "scope_of"]
 
@@ -24,8 +24,8 @@ class Pause(msgspec.Struct, array_like=True):
     `by` is who asked for it, `reason` why.
     """
 
-    since: int
-    until: int | None = None
+    since: Second
+    until: Second | None = None
     by: str = ""
     reason: str = ""
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import msgspec
 
+from workers.events import Second
+
 __all__ = ["KEPT", "Range", "ScheduleState", "calendar_of"]
 
 # So many of the newest verdicts are kept one by one.
@@ -15,7 +17,7 @@ KEPT = 8
 # A missed range that a clock set wrongly leaves is long; those that a late tick leaves are not.
 _LONG_S = 600
 
-Range = tuple[int, int]
+Range = tuple[Second, Second]
 
 
 class ScheduleState(msgspec.Struct):

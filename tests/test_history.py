@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,8 +12,13 @@ from hypothesis import strategies as st
 
 from scheduler.checkpoint import in_lines
 from scheduler.history import History, epoch
+from scheduler.reload import record_configuration
+from scheduler.schedules import Configuration
+from scheduler.state_store import StateStore
+from workers.event_log import EventLog
 from workers.events import MAX_LINE, Event, decode_line, encode_line, iso
 from workers.process import Identity
+from workers.segments import LogReader
 
 BASE = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 
@@ -431,3 +437,38 @@ def test_a_new_segment_begins_the_count_of_events_anew() -> None:
     assert history.events_since_checkpoint == 0
     history.apply(skipped(2))
     assert history.events_since_checkpoint == 1
+
+
+FAR = "9999-12-31T23:59:59-23:59"
+FAR_S = 253_402_387_139
+PAUSE = {"event": "schedule_paused", "schedule_id": "s", "timestamp": minute(0)}
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        enqueued(0, minute=FAR),
+        missed(0, 5) | {"to": FAR},
+        skipped(0) | {"minute": FAR},
+        loaded(0, "s") | {"since": FAR},
+        PAUSE | {"until": FAR},
+        {"event": "clock_jumped", "from": minute(0), "to": FAR, "jump_s": 0},
+        {"event": "checkpoint", "schedules": [["s", 0, FAR_S, [], [], [], {}]]},
+        {"event": "checkpoint", "schedules": [["s", FAR_S, 0, [], [], [], {}]]},
+        {"event": "checkpoint", "schedules": [["s", 0, 0, [], [[0, FAR_S]], [], {}]]},
+        {"event": "checkpoint", "pauses": [["schedule", "s", [[0, FAR_S, "", ""]]]]},
+        {"event": "checkpoint", "backfill": {"backfill_id": "s.backfill.1", "schedule_id": "s", "by": "a@b",
+                                             "max_parallel": 1, "total": 1, "terms": {}, "slots": [FAR_S]}},
+        {"event": "checkpoint", "arrivals": [["s", {"due": [{"second": FAR_S, "number": 1, "trigger": {}}]}]]},
+    ],
+    ids=lambda event: " ".join(map(str, [*event][:2])) if isinstance(event, dict) else None,
+)  # fmt: skip
+def test_what_happens_after_the_year_9998_is_of_no_use(event: Event, tmp_path: Path) -> None:
+    history = History([event])
+    assert history.unusable == 1
+    assert not history.pauses
+    assert not history.backfills.open
+    store = StateStore(EventLog(tmp_path / "state.jsonl"))
+    store.commit(lambda _: [event])
+    record_configuration(store, Configuration("schedules", [], [], (), ()), BASE)
+    assert [each["event"] for each in LogReader(tmp_path / "state.jsonl").read()] == [event["event"]]

@@ -68,6 +68,9 @@ BAD = [
      " such as `127.0.0.1:5432`"),
     ("{id: b, wait: {time: 25:00}}",
      "4:26: task `b`: `wait`: `time`: '25:00' is no time; write `06:30`, or an ISO 8601 time with its zone"),
+    ("{id: b, wait: {time: '9999-11-23T09:00:00Z'}}",
+     "4:26: task `b`: `wait`: `time`: '9999-11-23T09:00:00Z' is no time; write `06:30`,"
+     " or an ISO 8601 time with its zone"),
     ("{id: b, wait: {time: '2026-11-23T09:00:00'}}",
      "4:26: task `b`: `wait`: `time`: '2026-11-23T09:00:00' is no time; write `06:30`,"
      " or an ISO 8601 time with its zone"),

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any
+from typing import Annotated, Any
 from zlib import crc32
 
 import msgspec
@@ -22,9 +22,11 @@ import msgspec
 from .errors import TickpoolError
 
 __all__ = [
+    "LAST_S",
     "MAX_LINE",
     "Event",
     "InvalidEvent",
+    "Second",
     "crc_of",
     "decode_line",
     "decode_lines",
@@ -42,6 +44,10 @@ __all__ = [
 
 Event = dict[str, Any]
 MAX_LINE = 64 * 1024
+# The last day of 9998: up to here a moment has a year of four digits in every zone.
+LAST_S = 253_370_678_400
+# Whole seconds since the epoch, as the lines of another hand may hold them; a schedule begins just before its first.
+Second = Annotated[int, msgspec.Meta(ge=-2, le=LAST_S)]
 _MARK = b',"crc":"'
 _SEAL_END = b'%08x"}'
 _SEAL = _MARK + _SEAL_END

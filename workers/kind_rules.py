@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 
 from .dag_model import ANY_END, KINDS, STATUSES, Approval, Http, Task, Wait
 from .errors import Fault, did_you_mean
+from .events import LAST_S
 from .ids import is_run_id
 from .yamlfile import At, Document
 
@@ -155,11 +156,12 @@ def is_port(text: str) -> bool:
 
 
 def is_time(text: str) -> bool:
-    """Say whether a text is a time of day, or a moment with its zone."""
+    """Say whether a text is a time of day, or a moment with its zone that the log can hold."""
     try:
-        return bool(_CLOCK.fullmatch(text)) or datetime.fromisoformat(text).tzinfo is not None
+        moment = datetime.fromisoformat(text) if not _CLOCK.fullmatch(text) else None
     except ValueError:
         return False
+    return moment is None or (moment.tzinfo is not None and moment.timestamp() <= LAST_S)
 
 
 def _dag_faults(document: Document, at: At, dag: str, what: str) -> Iterator[Fault]:
