@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,15 @@ Event = dict[str, Any]
 Change = Callable[[list[Event]], None]
 
 
-@pytest.fixture
-def lived(service: Service, wait_for: WaitFor) -> list[Event]:
+@pytest.fixture(scope="module")
+def lived(tmp_path_factory: pytest.TempPathFactory, wait_for: WaitFor) -> Iterator[list[Event]]:
     """The events of a real service with all that parks: questions, times, runs of runs, an orphan, items."""
+    service = Service(tmp_path_factory.mktemp("lived"))
+    yield _lived(service, wait_for)
+    service.end()
+
+
+def _lived(service: Service, wait_for: WaitFor) -> list[Event]:
     service.dag("sub", "true")
     service.dag("long", "sleep 300")
     service.environ["SCHED_MAX_PARALLEL"] = "4"
