@@ -49,10 +49,10 @@ def _docs_commands(behind: str = "\n## As a systemd service\n") -> list[str]:
     return section.partition("```sh\n")[2].partition("```")[0].splitlines()
 
 
-def _do_for_the_unit(machine: Machine, *words: str) -> subprocess.CompletedProcess[str]:
+def _do_for_the_unit(machine: Machine, *words: str, user: str = UNIT) -> subprocess.CompletedProcess[str]:
     """Run a command of tickpool as the docs say; `runuser` for `sudo`, which tells the same of who typed it."""
     told = "\n".join(_docs_commands("\n## Commands for the unit\n"))
-    function = told.replace("sudo -u tickpool", "SUDO_USER=ann runuser -u tickpool --").partition("\n}\n")[0]
+    function = told.replace("sudo -u tickpool", f"SUDO_USER=ann runuser -u {user} --").partition("\n}\n")[0]
     return machine.run("sh", "-ec", f'{function}\n}}\ntickpool "$@"', "-", *words)
 
 
@@ -124,6 +124,23 @@ def test_a_command_for_the_unit_reaches_the_service_and_says_who_typed_it(machin
     (request,) = service.events("run_requested")
     assert request["by"].startswith("ann@")
     assert "well" in _do_for_the_unit(machine, "logs", request["run_id"]).stdout
+
+
+def test_members_of_the_group_may_look_and_ask_for_nothing(machine: Machine, service: Service) -> None:
+    service.schedule("nightly", "0 3 * * *", service.dag("d", "echo well"))
+    _install(machine)
+    assert machine.run("useradd", "--groups", UNIT, "ann").returncode == 0
+    assert _do_for_the_unit(machine, "trigger", "nightly", "--wait").returncode == 0
+    (request,) = service.events("run_requested")
+    looks = [["status"], ["runs"], ["stats"], ["audit"], ["show", request["run_id"]], ["logs", request["run_id"]]]
+    told = {words[0]: _do_for_the_unit(machine, *words, user="ann") for words in looks}
+    assert {name: done.stderr for name, done in told.items() if done.returncode} == {}
+    assert "well" in told["logs"].stdout
+    for words in (["pause", "nightly"], ["trigger", "nightly"], ["cancel", "--queued"]):
+        done = _do_for_the_unit(machine, *words, user="ann")
+        assert (done.returncode, "Traceback" in done.stderr) == (2, False), done
+    assert len(service.events("run_requested")) == 1
+    assert service.events("schedule_paused") == []
 
 
 ASK = """
