@@ -37,7 +37,7 @@ def public_holidays(
         import holidays  # an extra, and 50 ms
     except ImportError:
         key = "market" if country is None else "country"
-        way_out = "pip install 'tickpool[calendars]'; or list the dates in calendars.yaml"
+        way_out = "pip install holidays; or list the dates in calendars.yaml"
         raise InvalidCalendar(f"`{key}` needs the package `holidays`: {way_out}") from None
     if country is not None:
         # Whoever writes a country's name means its code.

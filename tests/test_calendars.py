@@ -423,7 +423,7 @@ def test_without_the_package_one_line_says_how_to_install_it(directory: Path, tm
     assert done.returncode == 1
     assert (done.stdout + done.stderr).splitlines()[0] == (
         "schedules/a.yaml:1:58: schedule `s`: `calendar`: `market` needs the package `holidays`: pip install "
-        "'tickpool[calendars]'; or list the dates in calendars.yaml"
+        "holidays; or list the dates in calendars.yaml"
     )
     calendars(directory, "plant: {dates: [12-24]}\n")
     (directory / "a.yaml").write_text(entry + "plant}\n")

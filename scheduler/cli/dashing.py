@@ -27,7 +27,7 @@ class MissingExtra(TickpoolError):
     """A package that the dashboard needs and that is not there: (its name,)."""
 
     def __str__(self) -> str:
-        return f"the dashboard needs the package `{self.args[0]}`: pip install 'tickpool[web]'"
+        return f"the dashboard needs the package `{self.args[0]}`: in the checkout, pip install '.[web]'"
 
 
 class PortTaken(TickpoolError):

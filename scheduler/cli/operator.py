@@ -28,7 +28,7 @@ def operator() -> str:
     """Return who asks, as USER@HOST; behind sudo the one who typed it."""
     import pwd
 
-    user = os.environ.get("SUDO_USER") if os.geteuid() == 0 else None
+    user = os.environ.get("SUDO_USER")
     if not user:
         try:
             user = pwd.getpwuid(os.geteuid()).pw_name

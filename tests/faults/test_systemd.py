@@ -43,10 +43,17 @@ def service(machine: Machine) -> Service:
     return service
 
 
-def _docs_commands() -> list[str]:
-    """The commands of the first block of the section on systemd."""
-    section = (REPOSITORY / "docs/operations.md").read_text("utf-8").partition("\n## As a systemd service\n")[2]
+def _docs_commands(behind: str = "\n## As a systemd service\n") -> list[str]:
+    """The commands of the first block behind these words of docs/operations.md."""
+    section = (REPOSITORY / "docs/operations.md").read_text("utf-8").partition(behind)[2]
     return section.partition("```sh\n")[2].partition("```")[0].splitlines()
+
+
+def _do_for_the_unit(machine: Machine, *words: str, user: str = UNIT) -> subprocess.CompletedProcess[str]:
+    """Run a command of tickpool as the docs say; `runuser` for `sudo`, which tells the same of who typed it."""
+    told = "\n".join(_docs_commands("\n## Commands for the unit\n"))
+    function = told.replace("sudo -u tickpool", f"SUDO_USER=ann runuser -u {user} --").partition("\n}\n")[0]
+    return machine.run("sh", "-ec", f'{function}\n}}\ntickpool "$@"', "-", *words)
 
 
 def _install(machine: Machine) -> str:
@@ -108,6 +115,68 @@ def test_the_commands_of_the_docs_install_a_service_that_works(
     figure(f"installed, started and ready in {started_s:.1f} s; a run as tickpool, without capabilities, succeeded")
 
 
+def test_a_command_for_the_unit_reaches_the_service_and_says_who_typed_it(machine: Machine, service: Service) -> None:
+    service.schedule("nightly", "0 3 * * *", service.dag("d", "echo well"))
+    _install(machine)
+    assert _do_for_the_unit(machine, "status").returncode == 0
+    done = _do_for_the_unit(machine, "trigger", "nightly", "--wait")
+    assert done.returncode == 0, done.stderr
+    (request,) = service.events("run_requested")
+    assert request["by"].startswith("ann@")
+    assert "well" in _do_for_the_unit(machine, "logs", request["run_id"]).stdout
+
+
+def test_members_of_the_group_may_look_and_ask_for_nothing(machine: Machine, service: Service) -> None:
+    service.schedule("nightly", "0 3 * * *", service.dag("d", "echo well"))
+    _install(machine)
+    assert machine.run("useradd", "--groups", UNIT, "ann").returncode == 0
+    assert _do_for_the_unit(machine, "trigger", "nightly", "--wait").returncode == 0
+    (request,) = service.events("run_requested")
+    looks = [["status"], ["runs"], ["stats"], ["audit"], ["show", request["run_id"]], ["logs", request["run_id"]]]
+    told = {words[0]: _do_for_the_unit(machine, *words, user="ann") for words in looks}
+    assert {name: done.stderr for name, done in told.items() if done.returncode} == {}
+    assert "well" in told["logs"].stdout
+    for words in (["pause", "nightly"], ["trigger", "nightly"], ["cancel", "--queued"]):
+        done = _do_for_the_unit(machine, *words, user="ann")
+        assert (done.returncode, "Traceback" in done.stderr) == (2, False), done
+    assert len(service.events("run_requested")) == 1
+    assert service.events("schedule_paused") == []
+
+
+ASK = """
+import json, sys, urllib.request
+path, *body = sys.argv[1:]
+token = open("/var/lib/tickpool/orchestrator_state.jsonl.tokens").read().split()[-1]
+headers = {"Authorization": f"Bearer {token}", "X-Tickpool": "1", "Content-Type": "application/json"}
+request = urllib.request.Request("http://127.0.0.1:8400" + path, body[0].encode() if body else None, headers)
+sys.stdout.write(urllib.request.urlopen(request).read().decode())
+"""
+
+
+def test_the_dashboard_beside_the_unit_sees_the_service_and_has_it_run_what_is_asked(
+    machine: Machine, service: Service, wait_for: WaitFor
+) -> None:
+    service.schedule("nightly", "0 3 * * *", service.dag("d", "echo well"))
+    _install(machine)
+    commands = _docs_commands("\n**The dashboard** beside the unit")
+    done = machine.run("sh", "-ec", "\n".join(line for line in commands if not line.startswith("cat ")))
+    assert done.returncode == 0, done.stderr
+
+    def ask(*words: str) -> str:
+        return machine.run(".venv/bin/python", "-c", ASK, *words).stdout
+
+    wait_for(lambda: "tickpool_up 1.0" in ask("/metrics"), timeout=30, what="the dashboard")
+    assert "tickpool_workers_wanted 3.0" in ask("/metrics")
+    ask("/api/v1/schedules/nightly/trigger", "{}")
+    (request,) = service.events("run_requested")
+    assert request["by"] == "tickpool@dashboard"
+    wait_for(lambda: service.has_ended(request["run_id"]), timeout=20)
+    assert service.story(request["run_id"])[-1] == "run_finished 1 success"
+    machine.systemctl("stop", f"{UNIT}-dashboard")
+    assert machine.systemctl("show", "--value", "--property=Result", f"{UNIT}-dashboard").strip() == "success"
+    assert _is_active(machine)
+
+
 def test_the_service_is_active_only_when_it_is_ready(
     machine: Machine, service: Service, wait_for: WaitFor, figure: Figure
 ) -> None:
@@ -164,10 +233,11 @@ def test_a_credential_of_the_unit_reaches_the_service(machine: Machine, figure: 
     figure("LoadCredential= and SetCredential= readable by the service in $CREDENTIALS_DIRECTORY, the source is not")
 
 
-def test_the_unit_is_without_fault_and_its_score_is_good(machine: Machine, tmp_path: Path, figure: Figure) -> None:
+def test_the_units_are_without_fault_and_their_score_is_good(machine: Machine, tmp_path: Path, figure: Figure) -> None:
     _install(machine)
-    done = machine.run("systemd-analyze", "verify", f"/etc/systemd/system/{UNIT}.service")
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    for name in (UNIT, f"{UNIT}-dashboard"):
+        done = machine.run("systemd-analyze", "verify", f"/opt/tickpool/scripts/{name}.service")
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     scores = [_score(tmp_path / "shipped"), _score(tmp_path / "permissive", "10-permissive.conf")]
     assert scores[0] <= 2.0
     page = (REPOSITORY / "docs/operations.md").read_text("utf-8")
