@@ -146,6 +146,19 @@ def test_the_hour_behind_a_fire_time_is_known_and_has_an_end() -> None:
     assert fires["rare"].later_s == []
 
 
+@pytest.mark.timeout(20)
+def test_the_hour_behind_a_fire_time_has_an_end_while_the_clock_is_set_back() -> None:
+    history, times = History(), FireTimes()
+    spec = {"cron": "*/5 * * * *", "timezone": "Europe/Berlin", "dag": "d.yaml", "enabled": True}
+    history.apply({"event": "schedules_loaded", "seq": 1, "timestamp": stamp(1), "specs": {"five": spec}})
+    # In Berlin it is 02:50 for the first time; then 02:00 to 03:00 comes once more.
+    now = datetime(2026, 10, 25, 0, 50, tzinfo=UTC)
+    assert times.refresh(history, 1, now, 10)
+    (fire,) = times.soonest(history, now, 12)
+    assert fire.at_s == now.timestamp() + 300
+    assert fire.later_s == [fire.at_s + 300 * number for number in range(1, 13)]
+
+
 def test_fire_times_follow_the_clock_and_an_edit_and_forget_what_is_gone() -> None:
     def load(seq: int, specs: dict[str, Any], *removed: str) -> None:
         event = {"event": "schedules_loaded", "seq": seq, "timestamp": stamp(1), "specs": specs, "removed": removed}
