@@ -123,6 +123,7 @@ def test_who_waits_for_a_run_that_fails_gets_exit_1_and_who_follows_it_sees_its_
         ("trigger daily -p regoin=eu", "-p regoin=eu: DAG `d` has no parameter `regoin`; did you mean `region`?"),
         ("trigger daily -p region", "-p region: write NAME=VALUE"),
         ("trigger daily --at soon", "--at 'soon': write an ISO 8601 time with its zone, such as 2026"),
+        ("trigger daily --at 9999-12-31T23:59:59Z", "such as 2026-11-23T09:00:00Z, before the year 9999"),
         ("cancel", "cancel what? name a run, --schedule ID, --backfill ID, or --queued"),
         ("cancel nobody", "no open run `nobody`; none is open"),
     ],

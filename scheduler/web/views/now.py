@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
@@ -164,9 +165,11 @@ def _wait_text(row: dict[str, Any]) -> str:
         return f"task `{task}` waits for an approval"
     if row.get("run"):
         return f"task `{task}` waits for run {row['run']}"
-    due_s = row.get("due_s")
-    at = datetime.fromtimestamp(due_s, UTC) if isinstance(due_s, int | float) else None
-    return f"task `{task}` waits until {at:%Y-%m-%d %H:%M:%S} UTC" if at else f"task `{task}` waits"
+    due_s: Any = row.get("due_s")
+    # A number of another hand may be no moment.
+    with suppress(TypeError, ValueError, OverflowError):
+        return f"task `{task}` waits until {datetime.fromtimestamp(due_s, UTC):%Y-%m-%d %H:%M:%S} UTC"
+    return f"task `{task}` waits"
 
 
 def _failing(index: RunIndex, now_s: float) -> list[Failing]:
