@@ -38,11 +38,11 @@ def backfill_id(schedule_id: str, now: datetime) -> str:
 def slots_between(schedule: Schedule, first: datetime, last: datetime) -> list[int]:
     """Return the fire times from `first` up to, and without, `last`; those that it is closed at are left out.
 
-    Raises NoSlots, also where its DAG is not there.
+    None is before 1970, where the log's clock begins. Raises NoSlots, also where its DAG is not there.
     """
     if not Path(schedule.project, schedule.dag).is_file():
         raise NoSlots(schedule.id, f"its DAG {schedule.dag} is not there")
-    start = datetime.fromtimestamp(first.timestamp() - 1, UTC).astimezone(schedule.zone)
+    start = datetime.fromtimestamp(max(first.timestamp(), 0.0) - 1, UTC).astimezone(schedule.zone)
     fires = islice(schedule.fires.between(start, last), _MOST + 1)
     slots = [int(fire.timestamp()) for fire in fires if first <= fire < last and schedule.closed(fire) is None]
     if not slots:

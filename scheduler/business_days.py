@@ -193,7 +193,8 @@ class Only(NamedTuple):
             last = _before(fire.date() + _DAY, fire.tzinfo)
             yield fire
             yield from self.trigger.between(fire, min(last, until, key=in_utc))
-            fire = self.next(last)
+            # A clock set back across midnight has more of the day after the next one's beginning.
+            fire = self.next(max(last, fire, key=in_utc))
 
     def explain(self) -> str:
         """See Trigger."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, date, datetime
 from zoneinfo import ZoneInfo
 
@@ -10,20 +11,24 @@ from workers.units import Duration, InvalidDuration
 
 __all__ = ["InvalidMoment", "InvalidUntil", "read_day", "read_moment", "read_since", "read_until"]
 
+# East of UTC the year 9999 ends in one that no calendar here has.
+_END_YEAR = 9999
+_SUCH = f"such as 2026-11-23T09:00:00Z, before the year {_END_YEAR}"
+
 
 class InvalidMoment(TickpoolError):
     """A value that is no moment: (the option or field, the text)."""
 
     def __str__(self) -> str:
-        return f"{self.args[0]} {self.args[1]!r}: write an ISO 8601 time with its zone, such as 2026-11-23T09:00:00Z"
+        return f"{self.args[0]} {self.args[1]!r}: write an ISO 8601 time with its zone, {_SUCH}"
 
 
 def read_moment(option: str, text: str) -> datetime:
     """Read the value of an option as an aware datetime in UTC. Raises InvalidMoment."""
     try:
         moment = datetime.fromisoformat(text)
-        if moment.tzinfo is not None:
-            return moment.astimezone(UTC)
+        if moment.tzinfo is not None and (utc := moment.astimezone(UTC)).year < _END_YEAR:
+            return utc
     except (ValueError, OverflowError):
         pass
     raise InvalidMoment(option, text)
@@ -33,16 +38,15 @@ class InvalidUntil(TickpoolError):
     """A value that is neither a moment nor a duration: (the option or field, the text)."""
 
     def __str__(self) -> str:
-        forms = "a duration such as 7d, or an ISO 8601 time with its zone, such as 2026-11-23T09:00:00Z"
+        forms = f"a duration such as 7d, or an ISO 8601 time with its zone, {_SUCH}"
         return f"{self.args[0]} {self.args[1]!r}: write {forms}"
 
 
 def read_until(option: str, text: str, now: datetime) -> datetime:
     """Read a moment, or a duration from now, as an aware datetime in UTC. Raises InvalidUntil."""
-    try:
-        return now + Duration.parse(text)
-    except (InvalidDuration, OverflowError):
-        pass
+    with suppress(InvalidDuration, OverflowError):
+        if (moment := now + Duration.parse(text)).year < _END_YEAR:
+            return moment
     try:
         return read_moment(option, text)
     except InvalidMoment:
@@ -64,6 +68,6 @@ def read_day(option: str, text: str, zone: ZoneInfo) -> datetime:
     except ValueError:
         return read_moment(option, text)
     try:
-        return datetime(day.year, day.month, day.day, tzinfo=zone).astimezone(UTC)
+        return read_moment(option, datetime(day.year, day.month, day.day, tzinfo=zone).isoformat())
     except OverflowError:
         raise InvalidMoment(option, text) from None

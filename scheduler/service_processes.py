@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, Literal
 
 import msgspec
 
 from workers.events import text_or_none, time_of
-from workers.process_id import is_alive, recorded_identity
+from workers.process_id import is_alive, read_stat, recorded_identity
+from workers.process_tree import find
 
 from .history import History, Run
 
@@ -105,31 +109,45 @@ def _workers(history: History, supervisor_pid: int | None, now: datetime) -> lis
 
     running = {run.process.pid: run for run in history.runs.values() if run.process}
     names: dict[int, str] = {}
-    if supervisor_pid is not None:
-        try:
-            for child in psutil.Process(supervisor_pid).children(recursive=True):
-                if (name := child.name()).startswith("tickpool-w"):
-                    names[child.pid] = name
-        except psutil.Error:
-            pass
-    return [_worker(pid, names.get(pid), running.get(pid), now) for pid in sorted({*names, *running})]
+    children = _children()
+    for pid in _below(supervisor_pid, children) if supervisor_pid is not None else ():
+        with suppress(psutil.Error):
+            if (name := psutil.Process(pid).name()).startswith("tickpool-w"):
+                names[pid] = name
+    return [_worker(pid, names.get(pid), running.get(pid), children, now) for pid in sorted({*names, *running})]
 
 
-def _worker(pid: int, name: str | None, run: Run | None, now: datetime) -> WorkerFacts:
-    import psutil
+def _children() -> dict[int, list[int]]:
+    """Return every process with its children: one look at all of them, where psutil takes one for each parent."""
+    me = read_stat(os.getpid())
+    stats = {stat.pid: stat for stat in (*find(lambda _: True, dead=True), *filter(None, [me]))}
+    children: dict[int, list[int]] = {pid: [] for pid in stats}
+    for pid, stat in stats.items():
+        if stat.ppid in children:
+            children[stat.ppid].append(pid)
+    return children
 
-    children = 0
+
+def _below(pid: int, children: Mapping[int, list[int]]) -> set[int]:
+    """Return the children of a process, and theirs. That pids are used again while one looks may close a ring."""
+    found, left = set[int](), [pid]
+    while left:
+        new = set(children.get(left.pop(), ())) - found
+        found |= new
+        left += new
+    return found
+
+
+def _worker(
+    pid: int, name: str | None, run: Run | None, children: Mapping[int, list[int]], now: datetime
+) -> WorkerFacts:
     state: Literal["idle", "busy", "gone"] = "busy" if run else "idle"
-    try:
-        children = len(psutil.Process(pid).children(recursive=True))
-    except psutil.Error:
-        state = "gone"
     return WorkerFacts(
         **_usage(pid),
         name=name,
-        state=state,
+        state=state if pid in children else "gone",
         run_id=run.run_id if run else None,
         attempt=run.attempt if run else None,
         elapsed_s=age_s(run.started_at, now) if run else None,
-        children=children,
+        children=len(_below(pid, children)),
     )

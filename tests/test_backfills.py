@@ -163,6 +163,8 @@ def test_what_is_asked_for_while_no_service_runs_waits_for_one(service: Service,
         ("backfill daily --from soon", "--from 'soon': write an ISO 8601 time with its zone"),
         ("backfill daily --from 2030-01-01", "it has no fire time then at which it runs, or none that has come"),
         ("backfill minutely --from 2020-01-01", "there are more than 100000 fire times; ask for less at a time"),
+        ("backfill minutely --from 0001-01-01", "there are more than 100000 fire times; ask for less at a time"),
+        ("backfill daily --from 0001-01-01 --until 1970-01-01", "it has no fire time then at which it runs"),
         ("backfill daily --from 2026-11-01 --max-parallel 0", "0: write a whole number from 1 to 1000"),
     ],
 )

@@ -197,3 +197,12 @@ def test_schedules_that_are_written_alike_share_their_fire_times() -> None:
     one, other = (moving(AnyOf((parse_cron("0 9 * * *"),)), each, 1) for each in days)
     assert one == other
     assert hash(one) == hash(other)
+
+
+@pytest.mark.timeout(20)
+def test_a_clock_that_is_set_back_across_midnight_has_each_fire_time_once() -> None:
+    # Until 2011 St. John's went from 00:01 to 23:01 of the day before.
+    start = datetime(2010, 11, 7, 0, tzinfo=UTC).astimezone(ZoneInfo("America/St_Johns"))
+    cron = parse_cron("7 * * * *")
+    until = start + timedelta(hours=14)
+    assert list(Only(cron, Open(Days())).between(start, until)) == list(cron.between(start, until))

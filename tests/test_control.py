@@ -122,7 +122,9 @@ def test_who_waits_for_a_run_that_fails_gets_exit_1_and_who_follows_it_sees_its_
         ("trigger ../outside.yaml", "/outside.yaml: lies outside the project"),
         ("trigger daily -p regoin=eu", "-p regoin=eu: DAG `d` has no parameter `regoin`; did you mean `region`?"),
         ("trigger daily -p region", "-p region: write NAME=VALUE"),
+        (f"trigger daily -p days={'[' * 20_000}", "[: the default is 7; write JSON"),
         ("trigger daily --at soon", "--at 'soon': write an ISO 8601 time with its zone, such as 2026"),
+        ("trigger daily --at 9999-12-31T23:59:59Z", "such as 2026-11-23T09:00:00Z, before the year 9999"),
         ("cancel", "cancel what? name a run, --schedule ID, --backfill ID, or --queued"),
         ("cancel nobody", "no open run `nobody`; none is open"),
     ],
@@ -130,7 +132,7 @@ def test_who_waits_for_a_run_that_fails_gets_exit_1_and_who_follows_it_sees_its_
 def test_what_cannot_be_asked_for_is_told_in_a_line_and_nothing_is_recorded(
     service: Service, words: str, told: str
 ) -> None:
-    dag = {"id": "d", "params": {"region": "us"}, "tasks": [{"id": "t", "run": "true"}]}
+    dag = {"id": "d", "params": {"region": "us", "days": 7}, "tasks": [{"id": "t", "run": "true"}]}
     (service.root / "dags" / "d.yaml").write_text(json.dumps(dag))
     (service.root.parent / "outside.yaml").write_text(json.dumps(dag))
     service.schedule("daily", "0 9 * * *", "dags/d.yaml")

@@ -87,6 +87,7 @@ def test_the_items_may_be_an_output_a_list_or_a_text_that_is_one(tmp_path: Path,
     ("output", "reason"),
     [
         ("list=abc", "`foreach` is the text 'abc', and no list in JSON"),
+        (f"list={'[' * 20_000}", f"`foreach` is the text '{'[' * 80}', and no list in JSON"),
         ("list=3", "`foreach` is 3, and no list"),
         ('list={"a": 1}', '`foreach` is {"a": 1}, and no list'),
         ("other=1", "unknown reference `tasks.find.outputs.list`; did you mean `tasks.find.outputs.other`?"),

@@ -255,6 +255,7 @@ def test_a_bumped_run_is_the_next_to_start(service: Service, wait_for: WaitFor) 
         ("pause dayly", "no schedule `dayly`; did you mean `daily`?"),
         ("pause --tenant tost", "no tenant `tost`; did you mean `test`?"),
         ("pause daily --until soon", "--until 'soon': write a duration such as 7d, or an ISO 8601 time"),
+        ("pause daily --until 9999-12-31T23:59:59Z", "such as 2026-11-23T09:00:00Z, before the year 9999"),
         ("resume dayly", "no schedule `dayly`; did you mean `daily`?"),
         ("bump nobody", "no open run `nobody`; none is open"),
     ],

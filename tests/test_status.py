@@ -14,10 +14,14 @@ from typing import Any
 import pytest
 from service import REPOSITORY, Service, kill9
 
+from scheduler.history import History
+from scheduler.service_processes import processes
 from scheduler.state_store import record_event
 from scheduler.status import gather
 from scheduler.status_text import render, render_runs
 from scheduler.text import table
+from workers.events import Event
+from workers.process_id import identity
 from workers.settings import Settings
 
 WaitFor = Callable[..., None]
@@ -139,6 +143,34 @@ def test_an_open_run_without_a_process_is_a_problem(tmp_path: Path) -> None:
     told = gather(Settings(state_path=str(log)), datetime.now(UTC))
     assert told.workers[0].state == "gone"
     assert any("run r is open but its process" in problem for problem in told.problems)
+
+
+def test_the_processes_of_all_workers_are_counted_in_one_look_at_the_process_table(wait_for: WaitFor) -> None:
+    command = [sys.executable, "-c", "import subprocess; subprocess.run(['cat'])"]
+    workers = [subprocess.Popen(command, stdin=subprocess.PIPE) for _ in range(3)]
+    events: list[Event] = []
+    for worker in workers:
+        run = {"run_id": f"r.{worker.pid}", "attempt": 1, "timestamp": "2026-11-29T12:00:00Z"}
+        events += [{"event": "run_requested", "dag": "d", **run}]
+        events += [{"event": "run_started", **identity(worker.pid)._asdict(), **run}]
+    history, looks = History(events), list[object]()
+
+    def children() -> list[int]:
+        return [each.children for each in processes(history, datetime.now(UTC))[1]]
+
+    def note(_: object, event: str, called: object) -> None:
+        if event == "c_call" and called is os.listdir:
+            looks.append(called)
+
+    try:
+        wait_for(lambda: children() == [1, 1, 1], what="a child of each")
+        sys.setprofile(note)
+        children()
+    finally:
+        sys.setprofile(None)
+        for worker in workers:
+            worker.communicate()
+    assert len(looks) == 1
 
 
 def test_a_spec_or_a_time_that_cannot_be_read_hides_nothing_else(tmp_path: Path) -> None:

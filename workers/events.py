@@ -63,6 +63,8 @@ _seq_decoder = msgspec.json.Decoder(_Seq)
 _encoder = msgspec.json.Encoder()
 _UNREADABLE = (msgspec.DecodeError, RecursionError, ValueError)
 _SEQ_LIMIT = 1 << 53
+# The years 1 to 9999 in UTC.
+_FIRST_S, _END_S = -62_135_596_800.0, 253_402_300_800.0
 
 
 class InvalidEvent(TickpoolError):
@@ -90,11 +92,12 @@ def utc_timestamp() -> str:
 
 
 def time_of(moment: object) -> float | None:
-    """Read a time of the log as seconds since the epoch; None for what is none, or has no zone."""
+    """Read a time of the log as seconds since the epoch; None for what is none, has no zone, or no such year in UTC."""
     if isinstance(moment, str):
         with suppress(ValueError, OverflowError):
             instant = datetime.fromisoformat(moment)
-            return instant.timestamp() if instant.tzinfo is not None else None
+            if instant.tzinfo is not None and _FIRST_S <= (at_s := instant.timestamp()) < _END_S:
+                return at_s
     return None
 
 

@@ -47,6 +47,6 @@ def _read_params(dag: Dag, given: Sequence[str]) -> dict[str, Any]:
             continue
         try:
             params[name] = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise InvalidParam(text, f"the default is {json.dumps(dag.params[name])}; write JSON") from None
     return params

@@ -41,7 +41,7 @@ def items_of(task: Task, lookup: params.Lookup) -> list[Any]:
         # What a command puts out in a line is a text.
         try:
             value = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise BadItems(f"is the text {value[:80]!r}, and no list in JSON") from None
     if not isinstance(value, list | tuple):
         raise BadItems(f"is {json.dumps(value)[:80]}, and no list")

@@ -6,7 +6,7 @@ import heapq
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import datetime
 from itertools import islice
 from typing import Any
 
@@ -20,7 +20,7 @@ __all__ = ["Fire", "FireTimes"]
 
 _HOUR_S = 3600.0
 # A drawing an hour long has no room for what is closer. Fire times are whole seconds.
-_APART = timedelta(seconds=14)
+_APART_S = 14.0
 
 _UNREADABLE = (TickpoolError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError, OSError)
 
@@ -115,12 +115,14 @@ class FireTimes:
         if schedule is None or (known is not None and known[0] == first_s):
             return known[1] if known is not None else []
         later_s: list[float] = []
-        at: datetime | None = datetime.fromtimestamp(first_s, schedule.zone)
+        at_s = first_s
         with suppress(*_UNREADABLE):
-            while at is not None and (at := schedule.fires.next(at + _APART)) is not None:
-                if at.timestamp() > first_s + _HOUR_S:
+            # From seconds: by a zone's own clock, 14 s after the second of two equal hours is in the first (PEP 495).
+            while fire := schedule.fires.next(datetime.fromtimestamp(at_s + _APART_S, schedule.zone)):
+                at_s = fire.timestamp()
+                if at_s > first_s + _HOUR_S:
                     break
-                later_s.append(at.timestamp())
+                later_s.append(at_s)
         self._later[name] = (first_s, later_s)
         return later_s
 

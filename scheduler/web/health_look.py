@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from datetime import datetime
 from pathlib import Path
 
@@ -50,7 +49,7 @@ async def look_at_health(desk: Desk) -> Health:
     """Return how things are; have the log judged again where that was some time ago."""
     job = desk.audit
     settings = desk.feed.settings
-    is_old = job.at_s is None or time.time() - job.at_s > AUDIT_S
+    is_old = job.age_s is None or job.age_s > AUDIT_S
     if is_old and Path(settings.state_path).exists():
         _start(desk)
     try:
@@ -67,8 +66,8 @@ async def look_at_health(desk: Desk) -> Health:
 
 def start_audit(desk: Desk) -> bool:
     """Have the log judged now; say whether that was begun, or is too soon after the last time."""
-    at_s = desk.audit.at_s
-    if desk.audit.is_running or (at_s is not None and time.time() - at_s < _LEAST_S):
+    age_s = desk.audit.age_s
+    if desk.audit.is_running or (age_s is not None and age_s < _LEAST_S):
         return False
     _start(desk)
     return True

@@ -33,6 +33,13 @@ class Job(Generic[T]):
         self._decoder = msgspec.json.Decoder(told)
         self._announce = announce
         self._task: asyncio.Task[None] | None = None
+        # Wall clocks are set back: how old it is goes by the other clock.
+        self._ended_s: float | None = None
+
+    @property
+    def age_s(self) -> float | None:
+        """Return how long ago the last run ended."""
+        return None if self._ended_s is None else time.monotonic() - self._ended_s
 
     @property
     def is_running(self) -> bool:
@@ -48,7 +55,7 @@ class Job(Generic[T]):
         nice = shutil.which("nice")
         command = [*([nice, "-n", "10"] if nice else []), sys.executable, "-m", "scheduler.cli", *words]
         out, err = await _output_of(command)
-        self.key, self.at_s = key, time.time()
+        self.key, self.at_s, self._ended_s = key, time.time(), time.monotonic()
         try:
             self.result = await run_in_threadpool(self._decoder.decode, out)
             self.problem, self.made_s = "", self.at_s

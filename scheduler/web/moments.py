@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from datetime import datetime
+from datetime import UTC, datetime
 
 from .problems import Problem
 
-__all__ = ["read_moment_s"]
+__all__ = ["local", "read_moment_s"]
 
 # The years 1971 to 9998: in every zone the year has four digits, and the epoch is behind it.
 _FIRST_S, _LAST_S = 31_536_000.0, 253_370_764_800.0
@@ -27,3 +27,11 @@ def read_moment_s(name: str, text: str) -> float | None:
     if not _FIRST_S <= at_s <= _LAST_S:
         raise Problem(400, "No such moment", f"`{name}` is an ISO 8601 time, such as 2026-11-23T09:00")
     return at_s
+
+
+def local(at_s: float) -> datetime:
+    """Return a moment of the log by the server's clock; by that of UTC where only that has such a year."""
+    try:
+        return datetime.fromtimestamp(at_s).astimezone()
+    except (ValueError, OverflowError):
+        return datetime.fromtimestamp(at_s, UTC)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Iterator
-from datetime import datetime
 from itertools import islice
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import msgspec
 from workers.task_output import Line, RunOutput
 
 from .ansi import Part, marked, parts_of, plain
+from .moments import local
 
 __all__ = ["Log", "LogLine", "LogShelf", "text_of"]
 
@@ -139,7 +139,7 @@ def text_of(directory: Path, task: str | None, *, is_over: bool) -> Iterator[byt
 def _as_text(line: Line, *, is_alone: bool) -> bytes:
     text = line.text
     if not is_alone:
-        at = datetime.fromtimestamp(line.time_s).astimezone().isoformat(timespec="milliseconds")
+        at = local(line.time_s).isoformat(timespec="milliseconds")
         text = f"{at} {line.task_id} | {text}"
     return f"{text}\n".encode("utf-8", "replace")
 

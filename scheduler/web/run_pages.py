@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from urllib.parse import urlencode
 
 from starlette.requests import Request
@@ -15,6 +14,7 @@ from workers.terminal import clean
 
 from . import draw_run
 from .desk import desk_of
+from .moments import local
 from .pages import render
 from .run_requests import at_of, filters_of, in_thread, log_text, look_at_run, number_of, read_log
 from .views.history import KINDS, STATUSES, run_page
@@ -112,12 +112,12 @@ def _text(value: object) -> str:
 
 
 def _clock(at_s: float) -> str:
-    return f"{datetime.fromtimestamp(at_s).astimezone():%H:%M:%S}"
+    return f"{local(at_s):%H:%M:%S}"
 
 
 def _local(at_s: float | None) -> str:
     """Return a moment as a field of the kind datetime-local takes it."""
-    return "" if at_s is None else f"{datetime.fromtimestamp(at_s).astimezone():%Y-%m-%dT%H:%M}"
+    return "" if at_s is None else f"{local(at_s):%Y-%m-%dT%H:%M}"
 
 
 ROUTES = [

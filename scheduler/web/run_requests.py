@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
@@ -18,7 +17,7 @@ from workers.errors import TickpoolError
 from workers.ids import is_id, is_run_id
 
 from .desk import desk_of
-from .moments import read_moment_s
+from .moments import local, read_moment_s
 from .past import PastState
 from .problems import Problem
 from .run_index import OPEN, RunRow
@@ -85,13 +84,9 @@ def _last_known(row: RunRow) -> str:
     schedule = f" of schedule {row.schedule_id}" if row.schedule_id else ""
     facts = [f"run {row.run_id}{schedule} was {row.status} in attempt {row.attempt}"]
     moments = (("asked for", row.asked_s), ("started", row.started_s), ("ended", row.ended_s))
-    facts += [f"{word} {_local(at_s)}" for word, at_s in moments if at_s is not None]
+    facts += [f"{word} {local(at_s):%Y-%m-%d %H:%M:%S}" for word, at_s in moments if at_s is not None]
     facts += [f"took {span(row.duration_s)}"] if row.duration_s is not None else []
     return f"its lines are no longer in the log{where}: {', '.join(facts)}"
-
-
-def _local(at_s: float) -> str:
-    return f"{datetime.fromtimestamp(at_s).astimezone():%Y-%m-%d %H:%M:%S}"
 
 
 async def read_log(request: Request, attempt: int, *, is_over: bool) -> Log:

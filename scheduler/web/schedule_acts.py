@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 from msgspec import UnsetType
@@ -144,7 +144,7 @@ async def _wanted(desk: Desk, schedule: Schedule, first: datetime, last: datetim
 def _plan(settings: Settings, schedule_id: str, slots: Sequence[int], most: int) -> Plan:
     known = read_durations(Path(settings.state_path)).get(schedule_id)
     takes_s = None if known is None or not slots else known.p50_s * len(slots) / most
-    ends = [iso(datetime.fromtimestamp(slot).astimezone()) for slot in (*slots[:1], *slots[-1:])]
+    ends = [iso(datetime.fromtimestamp(slot, UTC)) for slot in (*slots[:1], *slots[-1:])]
     count = len(slots)
     about = "" if takes_s is None else f", about {span(takes_s)} with {most} at a time"
     message = f"{counted(count, 'run')} of {schedule_id}" + (f", {ends[0]} to {ends[1]}{about}" if slots else "")

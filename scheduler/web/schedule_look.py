@@ -14,7 +14,7 @@ from .problems import Problem
 from .views.schedule import FileSide, ScheduleView, file_side, grid_of, schedule_view
 from .views.schedules import SORTS, STATUSES, Wanted
 
-__all__ = ["look_at_schedule", "wanted_of", "whole_of"]
+__all__ = ["look_at_schedule", "wanted_of"]
 
 _Q_CHARS = 200
 
@@ -29,14 +29,6 @@ def wanted_of(request: Request) -> Wanted:
         raise Problem(400, "No such order", f"`sort` is one of {', '.join(SORTS)}")
     q, tenant, tag = (query.get(name, "")[:_Q_CHARS] for name in ("q", "tenant", "tag"))
     return Wanted(q, tenant, tag.strip(), status, sort)
-
-
-def whole_of(request: Request, name: str, default: int, most: int) -> int:
-    """Return a number of the query, 1 or more. Raises Problem."""
-    text = request.query_params.get(name, "") or str(default)
-    if not (text.isascii() and text.isdecimal()) or not 1 <= int(text[:9]) <= most:
-        raise Problem(400, "This is no such number", f"`{name}` is a whole number, 1 to {most}")
-    return int(text)
 
 
 async def look_at_schedule(request: Request) -> ScheduleView:

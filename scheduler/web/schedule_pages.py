@@ -11,7 +11,8 @@ from starlette.routing import Route
 from . import charts
 from .desk import desk_of
 from .pages import render
-from .schedule_look import look_at_schedule, wanted_of, whole_of
+from .run_requests import number_of
+from .schedule_look import look_at_schedule, wanted_of
 from .views.schedules import SORTS, STATUSES, Wanted, schedule_page
 
 __all__ = ["ROUTES"]
@@ -38,7 +39,8 @@ _REASONS = {
 
 async def _schedules(request: Request) -> Response:
     desk, wanted = desk_of(request), wanted_of(request)
-    page = schedule_page(desk.feed, desk.roster, desk.now(), wanted, whole_of(request, "page", 1, _MOST_PAGES))
+    number = number_of(request, "page", 1, _MOST_PAGES) or 1
+    page = schedule_page(desk.feed, desk.roster, desk.now(), wanted, number)
 
     def link(**changes: object) -> str:
         return _link(wanted, **changes)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import gzip
 import random
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -18,11 +20,12 @@ from scheduler.web.feed import Change, Feed
 from scheduler.web.past import Past, PastState
 from scheduler.web.run_index import RunIndex
 from scheduler.web.run_output import LogShelf, text_of
-from scheduler.web.views.figures import WINDOWS, Tally
+from scheduler.web.views.figures import WINDOWS, Tally, _Window
 from workers.events import encode_line, stamp, time_of
 from workers.segments import Chunk, Position
 from workers.settings import Settings
 
+DAY_S = 86_400.0
 NOW_S = datetime(2026, 11, 29, 12, 3, 7, tzinfo=UTC).timestamp()
 
 
@@ -82,6 +85,38 @@ def test_figures_that_are_counted_on_are_those_of_a_fresh_count(window: str) -> 
     assert found.failures == sum(row.status in ("failed", "timeout") for row in ended)
     assert found.late_p50_s == late[(len(late) + 1) // 2 - 1]
     assert sum(each.success for each in found.bins) == sum(row.status == "success" for row in ended)
+
+
+def test_a_retry_has_nothing_counted_again_that_is_older_than_all_windows() -> None:
+    old = [
+        event for number in range(400) for event in story(f"old.{number}", NOW_S - 40 * DAY_S + number, 1, 1, "failed")
+    ]
+    events, index = drawn(100, DAY_S), RunIndex()
+    taken(index, [*old, *events])
+    tally, counted = Tally(index), list[int]()
+    tally.advance(NOW_S)
+
+    def note(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and frame.f_code is _Window.advance.__code__:
+            counted.append(len(frame.f_locals["starts"]) + len(frame.f_locals["ends"]))
+
+    for again in ("old.7", "old.399", index.ended[-1].run_id):
+        counted.clear()
+        taken(index, [{"event": "run_requested", "run_id": again, "attempt": 2, "retry_of": 1, "timestamp": at(NOW_S)}])
+        sys.setprofile(note)
+        try:
+            tally.advance(NOW_S)
+        finally:
+            sys.setprofile(None)
+        # The hundred of a day, and what was asked for again before.
+        assert 200 <= max(counted) <= 203
+        assert [tally.figures(name, NOW_S) for name in WINDOWS] == [
+            Tally(index).figures(name, NOW_S) for name in WINDOWS
+        ]
+        ended = {"event": "run_finished", "run_id": again, "attempt": 2, "status": "success", "timestamp": at(NOW_S)}
+        taken(index, [ended])
+        assert tally.figures("1h", NOW_S) == Tally(index).figures("1h", NOW_S)
+    assert tally.figures("30d", NOW_S).runs == sum(row.ended_s is not None for row in index.rows) - 398
 
 
 def fed(feed: Feed, events: int) -> Feed:

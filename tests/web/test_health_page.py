@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from gated import OPERATOR, bearer
 from playwright.sync_api import Browser
 from schedule_world import World, browser_page, world_of
 from service import Service, WaitFor, kill9
+from starlette.testclient import TestClient
 
 from scheduler.state_store import record_event
 
@@ -118,6 +123,27 @@ def _audited_again(page: object, at_s: float, world: World) -> bool:
     if button.is_enabled():
         button.click()
     return bool(world.get("/api/v1/health").json()["audit"]["at_s"] > at_s)
+
+
+def test_a_clock_that_is_set_back_does_not_hold_up_the_next_audit(
+    client: TestClient, tmp_path: Path, wait_for: WaitFor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record_event({"event": "x"}, tmp_path / "logs" / "state.jsonl")
+    headers = {**bearer(OPERATOR), "X-Tickpool": "1"}
+
+    def audited() -> float | None:
+        audit = client.get("/api/v1/health", headers=headers).json()["audit"]
+        return None if audit["is_pending"] else audit["at_s"]
+
+    def audit_begins() -> bool:
+        return client.post("/api/v1/health/audit", headers=headers, json={}).status_code == 200
+
+    wait_for(audited, 60, "the audit")
+    assert not audit_begins()
+    clock = time.time
+    monkeypatch.setattr(time, "time", lambda: clock() - 7200)
+    wait_for(audit_begins, 20, "another audit")
+    wait_for(lambda: (audited() or math.inf) < clock() - 3600, 60, "its end")
 
 
 def test_the_death_of_a_service_and_of_a_worker_are_told(world: World) -> None:

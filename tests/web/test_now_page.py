@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from playwright.sync_api import Browser, expect
 from service import Service, WaitFor
 
 from scheduler.history import History
+from scheduler.run_queue import RunQueue
 from scheduler.web.draw import lane, line, track
 from scheduler.web.feed import Feed
 from scheduler.web.fire_times import FireTimes
@@ -95,6 +98,38 @@ def test_failures_are_one_entry_a_schedule_and_those_that_run_well_again_come_la
     assert told == [("bad", 5, "bad.4", False), ("mended", 1, "mended.1", True)]
 
 
+def test_of_many_that_wait_only_those_that_are_shown_are_asked_why(settings: Settings) -> None:
+    events = [
+        {**asked(f"s{number}", run, minutes), "overlap": "queue"}
+        for number, minutes in enumerate((50, 10, 90, 20, 80, 30, 70, 40, 60, 100))
+        for run, minutes in ((1, minutes), (2, minutes - 5))
+    ]
+    feed = fed(settings, *events)
+    asked_why: list[str] = []
+
+    def note(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and frame.f_code is RunQueue.why_waiting.__code__:
+            asked_why.append(frame.f_locals["run_id"])
+
+    sys.setprofile(note)
+    try:
+        found = view(feed)
+    finally:
+        sys.setprofile(None)
+    assert found.waiting_count == 20
+    told = [(each.run_id, each.waits_s) for each in found.waiting]
+    assert told == [
+        (f"s{number}.{run}", 60.0 * minutes)
+        for number, run, minutes in (
+            *((9, 1, 100), (9, 2, 95), (2, 1, 90), (2, 2, 85)),
+            *((4, 1, 80), (4, 2, 75), (6, 1, 70), (6, 2, 65)),
+        )
+    ]
+    assert {each.why for each in found.waiting[::2]} == {"it waits for a worker"}
+    assert found.waiting[1].why == "an older run of its schedule is open: s9.1"
+    assert asked_why == [run_id for run_id, _ in told]
+
+
 def test_lanes_begin_with_what_failed_and_count_each_run_in_its_ten_minutes(settings: Settings) -> None:
     events = [asked("a", 1, 125), ended("a", 1, 124, "success"), asked("a", 2, 124), ended("a", 2, 123, "success")]
     events += [asked("b", 1, 1), asked("c", 1, 60), ended("c", 1, 59, "failed")]
@@ -144,6 +179,19 @@ def test_the_hour_behind_a_fire_time_is_known_and_has_an_end() -> None:
     # No closer than a drawing has room for, and to the end of the hour all the same.
     assert fires["often"].later_s[::239] == [fires["often"].at_s + 15, fires["often"].at_s + 3600]
     assert fires["rare"].later_s == []
+
+
+@pytest.mark.timeout(20)
+def test_the_hour_behind_a_fire_time_has_an_end_while_the_clock_is_set_back() -> None:
+    history, times = History(), FireTimes()
+    spec = {"cron": "*/5 * * * *", "timezone": "Europe/Berlin", "dag": "d.yaml", "enabled": True}
+    history.apply({"event": "schedules_loaded", "seq": 1, "timestamp": stamp(1), "specs": {"five": spec}})
+    # In Berlin it is 02:50 for the first time; then 02:00 to 03:00 comes once more.
+    now = datetime(2026, 10, 25, 0, 50, tzinfo=UTC)
+    assert times.refresh(history, 1, now, 10)
+    (fire,) = times.soonest(history, now, 12)
+    assert fire.at_s == now.timestamp() + 300
+    assert fire.later_s == [fire.at_s + 300 * number for number in range(1, 13)]
 
 
 def test_fire_times_follow_the_clock_and_an_edit_and_forget_what_is_gone() -> None:

@@ -178,7 +178,10 @@ def test_a_body_that_cannot_be_used_is_told_by_what_and_where(api: httpx.Client)
         ("schedules/daily/trigger", {"texts": {"days": 3}}, "`texts[...]`: expected `str`, got `int`"),
         ("schedules/daily/trigger", {"at": "0001-01-01T00:00:00+14:00"}, "write an ISO 8601 time with its zone"),
         ("schedules/daily/backfill", {"from": "2026-01-01", "max_parallel": "2"}, "a whole number, 1 to 1000"),
+        ("schedules/daily/trigger", {"at": "9999-12-31T23:59:59Z"}, "before the year 9999"),
         ("schedules/daily/pause", {"until": "soon"}, "a duration such as 7d"),
+        ("schedules/daily/pause", {"until": "9999-01-01T00:00:00Z"}, "before the year 9999"),
+        ("schedules/daily/pause", {"until": f"{365 * 7973}d"}, "before the year 9999"),
         ("schedules/daily/pause", [], "Expected `object`, got `array`"),
     ]
     for path, body, detail in cases:

@@ -77,6 +77,8 @@ def test_what_cannot_be_asked_for_is_refused_with_what_can(world: World) -> None
     assert "ok, failing" in detail(world.get("/api/v1/schedules?status=nice"))
     assert "name, next" in detail(world.get("/api/v1/schedules?sort=size"))
     assert "1 to 500" in detail(world.get("/api/v1/schedules?limit=9999"))
+    for number in ("0", "-1", "x", "000000001" + "0" * 4300, "0000000019999999"):
+        assert world.get(f"/schedules?page={number}").status_code == 400, number
     unknown = world.get("/api/v1/schedules/nosuch")
     assert (unknown.status_code, detail(unknown)) == (404, "no schedule `nosuch`")
 
@@ -97,6 +99,8 @@ def test_params_that_the_dag_does_not_take_are_refused(world: World) -> None:
     started(world)
     wrong = world.post("/schedules/daily/trigger", texts={"days": "many"})
     assert (wrong.status_code, detail(wrong)) == (400, "days=many: the default is 7; write JSON")
+    deep = world.post("/schedules/daily/trigger", texts={"tags": "[" * 20_000})
+    assert (deep.status_code, 'the default is ["a"]; write JSON' in detail(deep)) == (400, True)
     unknown = world.post("/schedules/daily/trigger", params={"regoin": "eu"})
     assert unknown.status_code == 400
     assert "did you mean `region`?" in detail(unknown)
@@ -164,6 +168,8 @@ def test_a_backfill_of_nothing_is_refused_with_the_reason(world: World) -> None:
     world.open()
     none = world.post("/schedules/daily/backfill", **{"from": "2199-01-01"})
     assert (none.status_code, "no fire time then" in detail(none)) == (409, True)
+    many = world.post("/schedules/often/backfill", **{"from": "0001-01-01", "dry_run": True})
+    assert (many.status_code, "there are more than 100000 fire times" in detail(many)) == (409, True)
     assert world.post("/schedules/daily/backfill").status_code == 400
     assert "write an ISO 8601 time" in detail(world.post("/schedules/daily/backfill", **{"from": "monday"}))
     assert "1 to 1000" in detail(

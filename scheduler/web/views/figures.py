@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import bisect
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
+from operator import attrgetter
 
 import msgspec
 
@@ -15,6 +16,8 @@ __all__ = ["WINDOWS", "Bin", "Figures", "Tally", "quantile"]
 
 # How long each window is, and into how many parts it is drawn.
 WINDOWS = {"1h": (3600, 60), "24h": (86_400, 96), "30d": (30 * 86_400, 120)}
+_LONGEST_S = max(length_s for length_s, _ in WINDOWS.values())
+_STARTED_S, _ENDED_S = attrgetter("started_s"), attrgetter("ended_s")
 # More values than so many are sorted anew at once; fewer are put in their places.
 _FEW = 200
 
@@ -64,18 +67,26 @@ class Tally:
 
     def __init__(self, index: RunIndex) -> None:
         self._index = index
+        # So many of the first that have started, and ended, are older than any window reaches.
+        self._old_starts = self._old_ends = self._reopened = 0
         self._begin()
 
     def _begin(self) -> None:
         self._windows = {name: _Window(*each) for name, each in WINDOWS.items()}
         self._starts = self._ends = 0
-        self._reopened = self._index.reopened
+        reopened = self._index.reopened
+        # Those that were taken out of `ended` since may have been among the old ones.
+        self._old_ends = max(0, self._old_ends - (reopened - self._reopened))
+        self._reopened = reopened
 
     def advance(self, now_s: float) -> None:
         """Count what has come since the last call, as far as any window reaches."""
-        index = self._index
+        index, since_s = self._index, now_s - _LONGEST_S
         if self._reopened != index.reopened:
             self._begin()
+        self._old_starts = _first_since(since_s, index.started, self._old_starts, _STARTED_S)
+        self._old_ends = _first_since(since_s, index.ended, self._old_ends, _ENDED_S)
+        self._starts, self._ends = max(self._starts, self._old_starts), max(self._ends, self._old_ends)
         starts, ends = index.started[self._starts :], index.ended[self._ends :]
         self._starts, self._ends = len(index.started), len(index.ended)
         for window in self._windows.values():
@@ -85,6 +96,15 @@ class Tally:
         """Return the figures of a window up to now."""
         self.advance(now_s)
         return self._windows[name].figures(name, now_s)
+
+
+def _first_since(
+    since_s: float, rows: Sequence[RunRow], place: int, moment_of: Callable[[RunRow], float | None]
+) -> int:
+    """Return the place, from this one on, of the first row whose moment is none or not before then."""
+    while place < len(rows) and (at_s := moment_of(rows[place])) is not None and at_s < since_s:
+        place += 1
+    return place
 
 
 class _Window:

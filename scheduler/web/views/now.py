@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
@@ -86,7 +87,7 @@ def now_view(feed: Feed, found: Processes, now: datetime, window: str = "24h") -
     """Return what there is to see now."""
     history, index, now_s = feed.history, feed.index, now.timestamp()
     supervisor, workers = found.look(history, now)
-    waiting = list(_waiting(history, now_s))
+    waiting = [run for run in history.runs.values() if run.status != "running"]
     log = feed.settings.state_path
     problems = list(problems_of(history, supervisor, workers, feed.corrupt, log, most_faults=_FAULTS))
     problems += [feed.problem] if feed.problem else []
@@ -102,7 +103,7 @@ def now_view(feed: Feed, found: Processes, now: datetime, window: str = "24h") -
         drain=drain_of(history),
         at_s=now_s,
         is_caught_up=feed.is_caught_up,
-        waiting=heapq.nlargest(_SHOWN, waiting, key=lambda each: each.waits_s or 0.0),
+        waiting=_longest(history, waiting, now_s),
         waiting_count=len(waiting),
         failing=failing[:_FAILING],
         lanes=lanes_of(feed, first, window, now_s),
@@ -133,23 +134,28 @@ def _lengths(index: RunIndex, schedule_id: str) -> Iterator[float]:
                 return
 
 
-def _waiting(history: History, now_s: float) -> Iterator[WaitingRun]:
+def _longest(history: History, waiting: Sequence[Run], now_s: float) -> list[WaitingRun]:
+    """Return the runs that have waited longest. To say why one waits is a look at every schedule that has one."""
+    asked = ((time_of(run.request.get("timestamp")), place) for place, run in enumerate(waiting))
+    first = heapq.nsmallest(_SHOWN, asked, key=lambda each: now_s if each[0] is None else each[0])
     queue = RunQueue(history.limits)
-    queue.load(history.runs.values())
-    for run in history.runs.values():
-        if run.status != "running":
-            asked_s = time_of(run.request.get("timestamp"))
-            why = _parked_text(run) if run.status == "parked" else queue.why_waiting(run.run_id)
-            if history.drain is not None and run.status == "queued":
-                why = f"nothing starts: {history.drain.get('by')} has drained it"
-            yield WaitingRun(
-                run_id=run.run_id,
-                schedule_id=run.schedule_id or str(run.request.get("for_schedule") or ""),
-                attempt=run.attempt,
-                waits_s=None if asked_s is None else round(now_s - asked_s, 3),
-                why=why or "it is on its way to a worker",
-                is_parked=run.status == "parked",
-            )
+    if first:
+        queue.load(history.runs.values())
+    return [_waiting(history, queue, waiting[place], asked_s, now_s) for asked_s, place in first]
+
+
+def _waiting(history: History, queue: RunQueue, run: Run, asked_s: float | None, now_s: float) -> WaitingRun:
+    why = _parked_text(run) if run.status == "parked" else queue.why_waiting(run.run_id)
+    if history.drain is not None and run.status == "queued":
+        why = f"nothing starts: {history.drain.get('by')} has drained it"
+    return WaitingRun(
+        run_id=run.run_id,
+        schedule_id=run.schedule_id or str(run.request.get("for_schedule") or ""),
+        attempt=run.attempt,
+        waits_s=None if asked_s is None else round(now_s - asked_s, 3),
+        why=why or "it is on its way to a worker",
+        is_parked=run.status == "parked",
+    )
 
 
 def _parked_text(run: Run) -> str:
@@ -164,9 +170,11 @@ def _wait_text(row: dict[str, Any]) -> str:
         return f"task `{task}` waits for an approval"
     if row.get("run"):
         return f"task `{task}` waits for run {row['run']}"
-    due_s = row.get("due_s")
-    at = datetime.fromtimestamp(due_s, UTC) if isinstance(due_s, int | float) else None
-    return f"task `{task}` waits until {at:%Y-%m-%d %H:%M:%S} UTC" if at else f"task `{task}` waits"
+    due_s: Any = row.get("due_s")
+    # A number of another hand may be no moment.
+    with suppress(TypeError, ValueError, OverflowError):
+        return f"task `{task}` waits until {datetime.fromtimestamp(due_s, UTC):%Y-%m-%d %H:%M:%S} UTC"
+    return f"task `{task}` waits"
 
 
 def _failing(index: RunIndex, now_s: float) -> list[Failing]:
