@@ -463,7 +463,7 @@ PAUSE = {"event": "schedule_paused", "schedule_id": "s", "timestamp": minute(0)}
     ],
     ids=lambda event: " ".join(map(str, [*event][:2])) if isinstance(event, dict) else None,
 )  # fmt: skip
-def test_what_happens_after_the_year_9998_is_of_no_use(event: Event, tmp_path: Path) -> None:
+def test_what_happens_after_the_year_9999_is_of_no_use(event: Event, tmp_path: Path) -> None:
     history = History([event])
     assert history.unusable == 1
     assert not history.pauses

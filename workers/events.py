@@ -44,8 +44,8 @@ __all__ = [
 
 Event = dict[str, Any]
 MAX_LINE = 64 * 1024
-# The last day of 9998: up to here a moment has a year of four digits in every zone.
-LAST_S = 253_370_678_400
+# 9999-12-31T23:59:59Z: by its zone a text may name a later moment, which nothing can write down in UTC.
+LAST_S = 253_402_300_799
 # Whole seconds since the epoch, as the lines of another hand may hold them; a schedule begins just before its first.
 Second = Annotated[int, msgspec.Meta(ge=-2, le=LAST_S)]
 _MARK = b',"crc":"'
@@ -63,8 +63,8 @@ _seq_decoder = msgspec.json.Decoder(_Seq)
 _encoder = msgspec.json.Encoder()
 _UNREADABLE = (msgspec.DecodeError, RecursionError, ValueError)
 _SEQ_LIMIT = 1 << 53
-# The years 1 to 9999 in UTC.
-_FIRST_S, _END_S = -62_135_596_800.0, 253_402_300_800.0
+# The year 1 in UTC.
+_FIRST_S = -62_135_596_800.0
 
 
 class InvalidEvent(TickpoolError):
@@ -96,7 +96,7 @@ def time_of(moment: object) -> float | None:
     if isinstance(moment, str):
         with suppress(ValueError, OverflowError):
             instant = datetime.fromisoformat(moment)
-            if instant.tzinfo is not None and _FIRST_S <= (at_s := instant.timestamp()) < _END_S:
+            if instant.tzinfo is not None and _FIRST_S <= (at_s := instant.timestamp()) < LAST_S + 1:
                 return at_s
     return None
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from .dag_model import ANY_END, KINDS, STATUSES, Approval, Http, Task, Wait
 from .errors import Fault, did_you_mean
-from .events import LAST_S
 from .ids import is_run_id
 from .yamlfile import At, Document
 
@@ -156,12 +155,14 @@ def is_port(text: str) -> bool:
 
 
 def is_time(text: str) -> bool:
-    """Say whether a text is a time of day, or a moment with its zone that the log can hold."""
+    """Say whether a text is a time of day, or a moment with its zone, before the year 9999."""
+    if _CLOCK.fullmatch(text):
+        return True
     try:
-        moment = datetime.fromisoformat(text) if not _CLOCK.fullmatch(text) else None
-    except ValueError:
+        moment = datetime.fromisoformat(text)
+        return moment.tzinfo is not None and moment.astimezone(UTC).year < 9999
+    except (ValueError, OverflowError):
         return False
-    return moment is None or (moment.tzinfo is not None and moment.timestamp() <= LAST_S)
 
 
 def _dag_faults(document: Document, at: At, dag: str, what: str) -> Iterator[Fault]:
