@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import heapq
+import io
 import os
 import re
 import stat
@@ -136,13 +137,15 @@ class _Log:
             # The log first: the time of a chunk is written before it.
             self._times.look_again()
             # Line by line: a list of them takes many times what they take as a piece.
-            text, place = self._rest + piece, 0
-            while (end := text.find(b"\n", place)) >= 0:
-                yield self._line(begin + place, text[place:end])
-                place = end + 1
-            self._rest = text[place:]
+            text, self._rest = io.BytesIO(self._rest + piece), b""
+            for line in text:
+                if line[-1:] != b"\n":
+                    self._rest = line
+                    break
+                yield self._line(begin, line[:-1])
+                begin += len(line)
             if len(self._rest) >= _LONGEST_PIECES * size:
-                yield self._line(begin + place, self._rest)
+                yield self._line(begin, self._rest)
                 self._rest = b""
         if is_over and self._rest:
             rest, self._rest = self._rest, b""
