@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from service import Service, WaitFor
+from service import WITHOUT_COVERAGE, Service, WaitFor
 
 from dags.jobs.run_logs import _compress
 from workers.task_log import TaskLog
@@ -157,9 +157,10 @@ def test_of_a_long_log_the_newest_lines_are_read_and_those_before_are_counted(tm
         return b"".join(b"%09d\n" % number for number in range(first, first + count))
 
     write(tmp_path, "a.1", lines(0, 1_000_000), (0, 1.0), (9_999_990, 2.0))
-    output = RunOutput(tmp_path, newest_bytes=1 << 20)
-    read = output.read()
-    assert [int(line.text) for line in read] == list(range(output.passed_over, 1_000_000))
+    output = RunOutput(tmp_path)
+    count, read = output.newest(1_000_000, 1 << 20)
+    assert count == 1_000_000
+    assert [int(line.text) for line in read] == list(range(1_000_000 - len(read), 1_000_000))
     assert 1 << 20 <= 10 * len(read) < 3 << 20
     assert [line.time_s for line in read[-2:]] == [1.0, 2.0]
     with (tmp_path / "a.1.log").open("ab") as file:
@@ -168,8 +169,8 @@ def test_of_a_long_log_the_newest_lines_are_read_and_those_before_are_counted(tm
     with (tmp_path / "a.1.log").open("ab") as file:
         file.write(lines(1_000_001, 500_000)[4:])
     # What is passed over begins in the midst of a line.
-    behind = output.read()
-    assert len(read) + 1 + len(behind) + output.passed_over == 1_500_001
+    count, behind = output.newest(1_000_000, 1 << 20)
+    assert count == 500_000 > len(behind)
     assert int(behind[0].text) == 1_500_001 - len(behind)
 
 
@@ -186,10 +187,79 @@ def test_reading_a_log_of_a_quarter_of_a_gigabyte_takes_a_few_megabytes(tmp_path
     code = (
         "import resource, sys; from pathlib import Path; from workers.task_output import RunOutput\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "output = RunOutput(Path(sys.argv[1]), newest_bytes=4 << 20)\n"
-        "assert len(output.read()) + output.passed_over == 262144\n"
+        "assert RunOutput(Path(sys.argv[1])).newest(2000, 4 << 20)[0] == 262144\n"
         "assert sum(1 for _ in RunOutput(Path(sys.argv[1])).lines()) == 262144\n"
         "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 64
+
+
+def test_the_newest_lines_of_many_logs_are_read_in_bounded_memory_and_none_between_them_is_missing(
+    tmp_path: Path,
+) -> None:
+    for number in range(40):
+        write(tmp_path, f"t[{number}].1", (b"%0127d\n" % number) * 32768, (0, 1.0), (4190208, 2.0 + number))
+    write(tmp_path, "quiet.1", b"old\nnew\n", (0, 0.5), (4, 99.0))
+    code = (
+        "import resource, sys; from pathlib import Path; from workers.task_output import RunOutput\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "count, lines = RunOutput(Path(sys.argv[1])).newest(2000, 4 << 20)\n"
+        "assert count == 40 * 32768 + 2 and [line.text for line in lines[-2:]] == ['39'.zfill(127), 'new']\n"
+        "assert len(lines) > 500 and 'old' not in {line.text for line in lines}\n"
+        "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 16
+
+
+def test_what_was_passed_over_lies_before_what_the_newest_lines_are_and_a_later_look_goes_on(tmp_path: Path) -> None:
+    write(tmp_path, "loud.1", b"".join(b"%09d\n" % number for number in range(50_000)), (0, 1.0), (400_000, 3.0))
+    write(tmp_path, "quiet.1", b"a\nb\n", (0, 0.5), (2, 4.0))
+    output = RunOutput(tmp_path)
+    count, lines = output.newest(2000, 1)
+    assert (count, lines[-1].text, len(lines)) == (50_002, "b", 2000)
+    count, lines = output.newest(2000, 1)
+    assert (count, lines) == (0, [])
+    write(tmp_path, "third.1", b"c\n", (0, 2.0))
+    assert output.newest(2000, 1) == (1, [(2.0, "third", 1, "c")])
+
+
+@pytest.mark.parametrize("is_packed", [False, True])
+def test_a_run_has_more_logs_than_a_process_may_open_files_and_each_line_is_read(
+    tmp_path: Path, *, is_packed: bool
+) -> None:
+    for number in range(100):
+        text = b"".join(b"%d %0100d\n" % (number, line) for line in range(2000))
+        write(tmp_path, f"t[{number}].1", text, *((20_000 * place, 1.0 + place) for place in range(11)))
+    if is_packed:
+        for name in os.listdir(tmp_path):
+            _compress(tmp_path / name)
+    code = (
+        "import resource, sys; from pathlib import Path; from workers.task_output import RunOutput\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (32, 32))\n"
+        "lines = list(RunOutput(Path(sys.argv[1])).lines())\n"
+        "assert len(lines) == len(set(each.task_id + each.text for each in lines)) == 200_000\n"
+        "assert [each.time_s for each in lines] == sorted(each.time_s for each in lines)\n"
+        "assert len(set(each.time_s for each in lines)) > 10"
+    )
+    environ = os.environ | WITHOUT_COVERAGE
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, env=environ)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_that_no_more_files_may_be_opened_is_told_and_not_taken_for_no_output(tmp_path: Path) -> None:
+    write(tmp_path / "1", "a.1", b"x\n", (0, 1.0))
+    code = (
+        "import os, resource, sys; from pathlib import Path; from workers.segments import LogUnreadable\n"
+        "from workers.task_output import RunOutput, attempts_of\n"
+        "run_dir = Path(sys.argv[1]); output, known = RunOutput(run_dir / '1'), RunOutput(run_dir / '1')\n"
+        "output.read(); known._find()\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir('/proc/self/fd')) - 1,) * 2)\n"
+        "for read in (known.read, output.read, lambda: list(known.lines()), lambda: attempts_of(run_dir)):\n"
+        "    try: print('read', read())\n"
+        "    except LogUnreadable as error: print(str(error).rpartition(': ')[2])"
+    )
+    environ = os.environ | WITHOUT_COVERAGE
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, env=environ)
+    assert done.stdout.splitlines() == ["Too many open files"] * 4, done.stderr

@@ -38,6 +38,8 @@ MAX_STREAMS = 400
 MAX_STREAMS_OF_ONE = 256
 # RFC 9110, section 9.2.1; whatever else is asked for is taken for a change, though no route may take it.
 _SAFE = ("GET", "HEAD", "OPTIONS", "TRACE")
+# What a page without a script sends as a form.
+_FORMS = ("/login", "/logout")
 _CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; font-src 'self';"
     " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -143,7 +145,7 @@ class Gate:
             schemes = ("https",) if self.is_secure else ("http", "https")
             if scheme not in schemes or host.lower() != headers.get("host", "").lower():
                 return f"Origin is {origin[:100]}"
-        if request.scope["path"] != "/login" and HEADER not in headers:
+        if request.scope["path"] not in _FORMS and HEADER not in headers:
             return f"the header {HEADER} is missing; a program sends `{HEADER}: 1`"
         return ""
 
@@ -221,6 +223,8 @@ def _who_are_you(request: Request) -> Response:
     if path.startswith("/api/") or "text/html" not in request.headers.get("accept", ""):
         wanted = {"WWW-Authenticate": "Bearer"}
         return problem(401, "Who are you?", "send `Authorization: Bearer TOKEN`, or log in at /login", wanted)
+    if request.method not in _SAFE:
+        return RedirectResponse("/login", 303)  # what was to be changed is no page to come back to
     back = quote(path) + (f"?{query}" if query else "")
     return RedirectResponse(f"/login?{urlencode({'next': back}, safe='/')}", 303)
 

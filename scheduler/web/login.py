@@ -11,7 +11,7 @@ from starlette.routing import Route
 
 from .gate import Gate, address_of, cookie_name, session_of
 from .lockout import Locked
-from .pages import render
+from .pages import render, wants_html
 
 __all__ = ["ROUTES"]
 
@@ -43,7 +43,8 @@ async def _login(request: Request) -> Response:
 async def _logout(request: Request) -> Response:
     gate: Gate = request.scope["gate"]
     gate.tokens.end_session(session_of(request))
-    answer = JSONResponse({"message": "Logged out", "location": "/login"})
+    told = {"message": "Logged out", "location": "/login"}
+    answer = RedirectResponse("/login", 303) if wants_html(request) else JSONResponse(told)
     answer.delete_cookie(cookie_name(request), path="/", httponly=True, samesite="strict", secure=gate.is_secure)
     return answer
 

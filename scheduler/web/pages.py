@@ -16,7 +16,7 @@ from scheduler.text import counted, size, span
 
 from . import draw
 from .desk import desk_of
-from .moments import local
+from .moments import local, server_zone
 from .run_requests import window_of
 from .views.figures import WINDOWS
 from .views.now import now_view
@@ -63,7 +63,8 @@ def read_templates() -> Iterator[str]:
 def render(request: Request, template: str, values: Mapping[str, Any], status: int = 200) -> Response:
     """Return a page."""
     user = request.scope.get("user")
-    page = _templates().get_template(template).render(path=request.url.path, user=user, **values)
+    zone = server_zone(desk_of(request).now())
+    page = _templates().get_template(template).render(path=request.url.path, user=user, zone=zone, **values)
     return HTMLResponse(page, status)
 
 

@@ -81,7 +81,7 @@ async def tell_log(request: Request, _query: LogQuery) -> Log:
 
 async def tell_log_text(request: Request, _query: OutputQuery) -> Response:
     """Return all of the output, as a file."""
-    return log_text(request)
+    return await log_text(request)
 
 
 def by_output(request: Request) -> object:

@@ -31,6 +31,7 @@ from workers.settings import Settings
 
 from .answers import Done
 from .problems import Problem
+from .recording import record
 from .run_index import RunRow
 from .run_lines import read_row
 
@@ -62,11 +63,13 @@ def cancel_run(settings: Settings, row: RunRow, by: str) -> Done:
         runs.extend(with_children(history, [run]))
         return [event for each in runs for event in cancel(each, by)]
 
-    with _opened(settings, row) as store:
-        store.commit(decide)
-        service = service_of(store.history)
+    def tell(history: History) -> None:
+        service = service_of(history)
         wake(service)
         signal_cancelled([run for run in runs if run.status == "running"], service)
+
+    with _opened(settings, row) as store:
+        record(store, decide, tell)
     return Done(f"Cancel of {row.run_id} asked for", by, row.run_id, runs[0].attempt)
 
 
@@ -75,10 +78,11 @@ def answer_run(
 ) -> Done:
     """Answer an approval that a run asks for. Raises Problem."""
     with _opened(settings, row) as store:
-        (event,) = store.commit(
-            lambda history: [answer_to(history, row.run_id, task_id, comment, now, by, is_approved=is_approved)]
+        (event,), _ = record(
+            store,
+            lambda history: [answer_to(history, row.run_id, task_id, comment, now, by, is_approved=is_approved)],
+            wake_service,
         )
-        wake_service(store.history)
     word = "Approved" if is_approved else "Rejected"
     return Done(f"{word} {event['task_id']}", by, row.run_id, event["attempt"])
 
@@ -86,17 +90,17 @@ def answer_run(
 def retry_run(settings: Settings, row: RunRow, by: str, *, is_failed_only: bool, first: str | None) -> Done:
     """Ask for a further attempt of a run that has ended. Raises Problem."""
     with _opened(settings, row) as store:
-        record = _record(settings, row)
-        request = retry_request(settings, record, by, is_failed_only=is_failed_only, first=first)
-        return _ask(store, record, request, by)
+        run = _record(settings, row)
+        request = retry_request(settings, run, by, is_failed_only=is_failed_only, first=first)
+        return _ask(store, run, request, by)
 
 
 def rerun_run(settings: Settings, directory: Path, row: RunRow, now: datetime, by: str, *, as_was: bool) -> Done:
     """Ask for a new run like one that there was. Raises Problem."""
     with _opened(settings, row) as store:
-        record = _record(settings, row)
-        request = rerun_request(record, directory, now, by, as_was=as_was, tell=lambda _: None)
-        return _ask(store, record, request, by)
+        run = _record(settings, row)
+        request = rerun_request(run, directory, now, by, as_was=as_was, tell=lambda _: None)
+        return _ask(store, run, request, by)
 
 
 @contextmanager
@@ -121,16 +125,15 @@ def _opened(settings: Settings, row: RunRow) -> Iterator[StateStore]:
 
 
 def _record(settings: Settings, row: RunRow) -> RunRecord:
-    record = read_row(settings, row, with_tasks=False, is_to_end=True)
-    if record is None:
+    run = read_row(settings, row, with_tasks=False, is_to_end=True)
+    if run is None:
         raise Problem(404, "No such run", f"nothing is on record of run `{row.run_id}` any more")
-    demand_repeatable(record)
-    return record
+    demand_repeatable(run)
+    return run
 
 
-def _ask(store: StateStore, record: RunRecord, request: Event, by: str) -> Done:
-    (event,) = store.commit(unless_changed(store, record, request))
-    wake_service(store.history)
+def _ask(store: StateStore, run: RunRecord, request: Event, by: str) -> Done:
+    (event,), _ = record(store, unless_changed(store, run, request), wake_service)
     run_id, attempt = event["run_id"], event["attempt"]
     told = f"Attempt {attempt} of {run_id} asked for" if attempt > 1 else f"Run {run_id} asked for"
     return Done(told, by, run_id, attempt, location=f"/runs/{run_id}")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from workers.segments import LogUnreadable
 from workers.task_output import Line, RunOutput
 
 from .ansi import Part, marked, parts_of, plain
@@ -18,13 +19,13 @@ from .moments import local
 __all__ = ["Log", "LogLine", "LogShelf", "text_of"]
 
 _KEPT = 2000
-# Of each task's log: as many lines as are kept, of 2 KiB each.
+# Of the logs of all tasks: as many lines as are kept, of 2 KiB each.
 _NEWEST_BYTES = 4 * 1024 * 1024
 _OPEN = 24
 _LINE_CHARS = 8192
 _FOUND = 1000
 # Each piece of a stream goes to the loop by a thread of its own.
-_BATCH = 2000
+_BATCH_BYTES = 256 * 1024
 
 
 class LogLine(msgspec.Struct):
@@ -41,8 +42,8 @@ class Log(msgspec.Struct):
     """Lines of the output of an attempt, oldest first. Ask with `after=next` for those that come behind them.
 
     `first` is the number of the first line; lines before it are not shown, and come with `before=first`. `count` is how
-    many there are in all; with `find` the lines are those that hold the word, and `count` is how many do. Of what
-    is new in the log of a task, the last 4 MiB are read and the lines before them counted.
+    many there are in all; with `find` the lines are those that hold the word, and `count` is how many do. Of what is
+    new, the last 4 MiB are read, of many tasks at least 64 KiB each, and the lines before them counted.
     """
 
     attempt: int
@@ -58,25 +59,34 @@ class _Tail:
     """The newest lines of a log, and how many there were in all."""
 
     def __init__(self, directory: Path, task: str | None) -> None:
-        self._output = RunOutput(directory, task, _NEWEST_BYTES)
-        self._lines: deque[Line] = deque(maxlen=_KEPT)
+        self._directory, self._task = directory, task
         self._lock = threading.Lock()
-        self._read = self._count = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        self._output = RunOutput(self._directory, self._task)
+        self._lines: deque[Line] = deque(maxlen=_KEPT)
+        self._count = 0
 
     def read(self, after: int, limit: int, *, is_over: bool) -> tuple[int, list[Line], int]:
         """Return the number of the first of the newest lines that come from `after` on, those lines, and the next."""
         with self._lock:
-            new = self._output.read(is_over=is_over)
+            try:
+                count, new = self._output.newest(_KEPT, _NEWEST_BYTES, is_over=is_over)
+            except LogUnreadable:
+                self._begin()  # some of it was read, and would be missing
+                raise
+            if count > len(new):
+                self._lines.clear()
             self._lines.extend(each._replace(text=_short(each.text)) for each in new)
-            self._read += len(new)
-            self._count = self._read + self._output.passed_over
+            self._count += count
             first = max(after, self._count - min(limit, len(self._lines)))
             lines = list(islice(self._lines, first - self._count + len(self._lines), None))
             return first, lines, self._count
 
 
 class LogShelf:
-    """The logs that were looked at last. Safe between threads."""
+    """The logs that were looked at last. Safe between threads. Whatever reads raises LogUnreadable."""
 
     def __init__(self, logs: Path) -> None:
         self._logs = logs
@@ -130,10 +140,17 @@ class LogShelf:
 
 
 def text_of(directory: Path, task: str | None, *, is_over: bool) -> Iterator[bytes]:
-    """Yield the output of an attempt as text, as it was written; of several tasks with the time and the task."""
-    lines = RunOutput(directory, task).lines(is_over=is_over)
-    while batch := list(islice(lines, _BATCH)):
-        yield b"".join(_as_text(line, is_alone=task is not None) for line in batch)
+    """Yield the output of an attempt as text, as it was written; of several tasks with the time and the task.
+
+    Raises LogUnreadable.
+    """
+    batch = bytearray()
+    for line in RunOutput(directory, task).lines(is_over=is_over):
+        batch += _as_text(line, is_alone=task is not None)
+        if len(batch) >= _BATCH_BYTES:
+            yield bytes(batch)
+            batch.clear()
+    yield bytes(batch)
 
 
 def _as_text(line: Line, *, is_alone: bool) -> bytes:

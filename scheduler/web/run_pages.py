@@ -57,7 +57,7 @@ async def _run(request: Request) -> Response:
 
 
 async def _log_text(request: Request) -> Response:
-    return log_text(request)
+    return await log_text(request)
 
 
 async def _history(request: Request) -> Response:

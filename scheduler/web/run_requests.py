@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
@@ -105,7 +106,7 @@ async def read_log(request: Request, attempt: int, *, is_over: bool) -> Log:
     return await in_thread(lambda: shelf.read(row.run_id, attempt, task, after=after, limit=limit, is_over=is_over))
 
 
-def log_text(request: Request) -> Response:
+async def log_text(request: Request) -> Response:
     """Return the output that a request names, all of it, as a file. Raises Problem."""
     row, settings = row_of(request), desk_of(request).feed.settings
     attempt, task = number_of(request, "attempt", 1, 1 << 31) or row.attempt, task_of(request)
@@ -113,8 +114,10 @@ def log_text(request: Request) -> Response:
     directory = Path(settings.run_logs_dir) / row.run_id / str(attempt)
     name = ".".join([row.run_id, *([task] if task else []), *([str(attempt)] if attempt > 1 else []), "log.txt"])
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}
-    lines = text_of(directory, task, is_over=is_over)
-    return StreamingResponse(lines, media_type="text/plain; charset=utf-8", headers=headers)
+    pieces = text_of(directory, task, is_over=is_over)
+    # Before the answer begins, to be told by its status; an error later on cuts the answer off.
+    first = await in_thread(lambda: next(pieces, b""))
+    return StreamingResponse(chain([first], pieces), media_type="text/plain; charset=utf-8", headers=headers)
 
 
 def window_of(request: Request) -> str:

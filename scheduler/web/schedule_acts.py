@@ -30,23 +30,9 @@ from .desk import Desk, by_of, desk_of
 from .endpoints import Nothing
 from .problems import Problem
 from .queries import BackfillBody, PauseBody, TriggerBody
+from .recording import record
 
-__all__ = ["do_backfill", "do_pause", "do_resume", "do_trigger", "record"]
-
-
-async def record(desk: Desk, decide: Callable[[History], Sequence[Event]]) -> tuple[list[Event], bool]:
-    """Record what `decide` returns under the lock, in a thread; say whether there is a service to see it."""
-    return await run_in_threadpool(_record, desk.feed.settings, decide)
-
-
-def _record(settings: Settings, decide: Callable[[History], Sequence[Event]]) -> tuple[list[Event], bool]:
-    store = StateStore(settings.state_log())
-    try:
-        store.refresh()  # most of it without the lock
-        events = store.commit(decide)
-        return events, wake_service(store.history)
-    finally:
-        store.close()
+__all__ = ["do_backfill", "do_pause", "do_resume", "do_trigger"]
 
 
 async def do_trigger(request: Request, body: TriggerBody) -> Done:
@@ -155,8 +141,18 @@ def _plan(settings: Settings, schedule_id: str, slots: Sequence[int], most: int)
 
 
 async def _recorded(desk: Desk, decide: Callable[[History], Sequence[Event]]) -> tuple[list[Event], bool]:
+    """Record what `decide` returns under the lock; say whether there is a service to see it. Raises Problem."""
+
+    def act() -> tuple[list[Event], bool]:
+        store = StateStore(desk.feed.settings.state_log())
+        try:
+            store.refresh()  # most of it without the lock
+            return record(store, decide, wake_service)
+        finally:
+            store.close()
+
     try:
-        return await record(desk, decide)
+        return await run_in_threadpool(act)
     except NoSlots as error:
         raise Problem(409, "Nothing to backfill", str(error)) from None
     except TickpoolError as error:

@@ -10,6 +10,7 @@ import secrets
 import stat
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -121,14 +122,26 @@ def _read(path: Path) -> str:
 
 
 def make_tokens(path: Path, name: str) -> None:
-    """Write a file with one operator's token, unless there is one. Raises BadTokens."""
-    try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    except FileExistsError:
+    """Write a file with one operator's token, unless there is one; whole or not at all. Raises BadTokens."""
+    if os.path.lexists(path):
         return
+    # What the system calls somebody need not be a name here.
+    user = name if _NAME.fullmatch(name) else "operator"
+    text = (
+        "# NAME ROLE TOKEN: who may use the dashboard; ROLE is viewer or operator\n"
+        f"{user} operator {secrets.token_urlsafe(24)}\n"
+    )
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
+    try:
+        fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            with open(fd, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(fd)
+            with suppress(FileExistsError):  # another dashboard was faster
+                os.link(partial, path)
+        finally:
+            os.unlink(partial)
     except OSError as error:
         raise BadTokens(path, 0, f"cannot be made: {error.strerror}") from None
-    with open(fd, "w", encoding="utf-8") as file:
-        file.write("# NAME ROLE TOKEN: who may use the dashboard; ROLE is viewer or operator\n")
-        # What the system calls somebody need not be a name here.
-        file.write(f"{name if _NAME.fullmatch(name) else 'operator'} operator {secrets.token_urlsafe(24)}\n")

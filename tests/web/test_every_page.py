@@ -160,7 +160,7 @@ def test_a_page_tells_the_same_without_a_script(lively: Lively, page: Page, plai
     assert told
     assert page.evaluate(FACTS) == told
     expect(plain.locator("main noscript p")).to_contain_text("to change something")
-    assert plain.locator("[data-action] >> visible=true").count() == 0
+    assert plain.locator("[data-action]:not([action]) >> visible=true").count() == 0
 
 
 def test_nothing_moves_where_that_is_not_wanted(lively: Lively, page: Page) -> None:

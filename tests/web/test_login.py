@@ -86,6 +86,14 @@ def test_a_session_is_over_for_everybody_who_has_its_cookie_when_its_owner_logs_
     assert [asks(client, f"{SESSION}={each}") for each in (value, other)] == [401, 200]
 
 
+def test_a_person_who_logs_out_without_a_script_comes_to_the_login(client: TestClient) -> None:
+    value = login(client)
+    for _ in range(2):  # who logs out twice, too, and then comes to a page that there is
+        answer = client.post("/logout", headers={**HTML, "cookie": f"{SESSION}={value}", "origin": HERE})
+        assert (answer.status_code, answer.headers["location"]) == (303, "/login")
+    assert asks(client, f"{SESSION}={value}") == 401
+
+
 def test_a_session_ends_after_twelve_hours_and_no_other_process_knows_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     tokens, moment = Tokens(USERS), time.monotonic()
     value = tokens.session_for(USERS[OPERATOR])

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from service import WITHOUT_COVERAGE
 
 from scheduler.web.tokens import BadTokens, Tokens, User, make_tokens, read_tokens
 
@@ -45,6 +50,43 @@ def test_a_place_where_no_file_can_be_made_is_told_in_one_line(tmp_path: Path) -
     (tmp_path / "file").touch()
     with pytest.raises(BadTokens, match="cannot be made: Not a directory"):
         make_tokens(tmp_path / "file" / "tokens", "ann")
+
+
+def test_a_disk_that_is_full_leaves_no_file_behind_and_the_next_start_makes_it(tmp_path: Path) -> None:
+    path = tmp_path / "tokens"
+    code = (
+        "import resource, signal, sys; from pathlib import Path\n"
+        "from scheduler.web.tokens import BadTokens, make_tokens\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)\n"
+        "try: make_tokens(Path(sys.argv[1]), 'ann')\n"
+        "except BadTokens as error: print(error)"
+    )
+    # Nothing, and as much as would be a shorter token.
+    for most in (0, 110):
+        command = [sys.executable, "-c", code, str(path), str(most)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | WITHOUT_COVERAGE)
+        assert done.stdout == f"{path}: cannot be made: File too large\n"
+        assert os.listdir(tmp_path) == []
+    make_tokens(path, "ann")
+    assert read_tokens(path).user_of(path.read_text().split()[-1]) == User("ann", "operator")
+    assert os.listdir(tmp_path) == ["tokens"]
+
+
+def test_of_dashboards_that_start_at_once_each_reads_the_whole_file_of_the_first(tmp_path: Path) -> None:
+    for number in range(50):
+        path = tmp_path / f"tokens{number}"
+        start = threading.Barrier(4)
+
+        def begin(path: Path = path, start: threading.Barrier = start) -> str:
+            start.wait()
+            make_tokens(path, "ann")
+            read_tokens(path)
+            return path.read_text()
+
+        with ThreadPoolExecutor(4) as pool:
+            assert len({each.result() for each in [pool.submit(begin) for _ in range(4)]}) == 1
+    assert len(os.listdir(tmp_path)) == 50
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,18 @@ const LEAST_MS = Number(document.querySelector("[data-least]")?.dataset.least ??
 
 // -- time -------------------------------------------------------------------------------------------------------------
 
+// Moments are of the server's zone: what a script tells stands beside what the server has written.
+function moments(locale, parts) {
+  const timeZone = document.documentElement.dataset.zone;
+  let form;
+  try { form = new Intl.DateTimeFormat(locale, {...parts, timeZone}); }
+  catch { form = new Intl.DateTimeFormat(locale, parts); } // an old browser knows no offset as a zone
+  return (seconds) => form.format(seconds * 1000);
+}
+
+const clock = moments("en-GB", {timeStyle: "medium"});
+const moment = moments("sv-SE", {dateStyle: "short", timeStyle: "medium"});
+
 function span(seconds) {
   const s = Math.abs(seconds);
   if (s < 60) return `${Math.floor(s)}s`;

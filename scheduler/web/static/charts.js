@@ -6,6 +6,7 @@
   const INKS = {good: "accent", plain: "accent", bad: "bad", off: "off", open: "run", p50: "ink", p95: "late"}, FAINT = {good: 0.6, plain: 0.75, off: 0.5};
   const SECONDS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 28800, 86400, 172800, 604800, 2419200];
   const WHOLE = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000];
+  const day = moments("en-GB", {day: "numeric", month: "short"}), minute = moments("en-GB", {hour: "2-digit", minute: "2-digit"});
   const charts = new Map();
   const ink = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${INKS[name]}`).trim();
   const tone = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
@@ -125,10 +126,10 @@
     moment(place) {
       const point = this.points[place];
       if (!point) return "";
-      const {min, max} = this.plot.scales.x, at = new Date(point[0] * 1000);
+      const {min, max} = this.plot.scales.x;
       const [first, last] = [this.points[Math.ceil(min)], this.points[Math.floor(max)]];
       const isLong = first && last && Math.abs(last[0] - first[0]) > 2 * 86400;
-      return isLong ? at.toLocaleDateString("en-GB", {day: "numeric", month: "short"}) : at.toLocaleTimeString("en-GB", {hour: "2-digit", minute: "2-digit"});
+      return (isLong ? day : minute)(point[0]);
     }
 
     // Lines across at the marks, and a triangle over each bar that went bad: colour is not the only sign of it.
@@ -165,7 +166,7 @@
       const [at, value, kind, name, note] = point, strong = document.createElement("strong");
       const told = value === null ? "-" : this.chart.unit === "s" ? length(value) : `${value} ${this.chart.unit}`.trim();
       strong.textContent = [told, note].filter(Boolean).join(" · ");
-      this.told.replaceChildren(strong, ...[name, new Date(at * 1000).toLocaleString("sv-SE")].filter(Boolean).map((text) => {
+      this.told.replaceChildren(strong, ...[name, moment(at)].filter(Boolean).map((text) => {
         const line = document.createElement("span");
         line.textContent = text;
         return line;

@@ -7,8 +7,6 @@
   let isDrawn = false;
   slide?.addEventListener("pointerdown", () => { isDrawn = true; });
   slide?.addEventListener("keydown", () => { isDrawn = false; });
-  slide?.addEventListener("input", () => {
-    told.textContent = new Date(slide.value * 1000).toLocaleString("sv-SE");
-  });
+  slide?.addEventListener("input", () => { told.textContent = moment(slide.value); });
   slide?.addEventListener("change", () => { if (isDrawn) slide.form.requestSubmit(); });
 }

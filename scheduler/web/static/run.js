@@ -8,10 +8,6 @@
   const MOST_LINES = 5000, LOOK_MS = 1000;
   let next = Number(box.dataset.next), isOver = box.dataset.over === "1", looking = false, widest = 0;
 
-  function clock(seconds) {
-    return new Date(seconds * 1000).toLocaleTimeString("en-GB");
-  }
-
   // The names of tasks have a column as wide as the longest of them.
   function widen(name) {
     if (name.length <= widest || widest === 24) return;
