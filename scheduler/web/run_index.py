@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from sys import intern
 from typing import Any
 
 import msgspec
 
-from workers.events import time_of
+from scheduler.open_runs import number
+from workers.events import is_intact, time_of
 from workers.segments import Chunk, Position
+
+from .fold_lines import UNUSABLE, wanted_lines
 
 __all__ = ["BAD", "OPEN", "RunIndex", "RunRow", "Span"]
 
@@ -117,17 +121,13 @@ class RunIndex:
         """Take in lines of the state log; return the rows that have changed."""
         changed: dict[str, RunRow] = {}
         segment, offset = chunk.at
-        for line in chunk.lines.splitlines(keepends=True):
-            end = offset + len(line)
-            if any(mark in line for mark in _WANTED):
-                try:
-                    row = self._apply(self._decoder.decode(line))
-                except (msgspec.DecodeError, ValueError, RecursionError):
-                    row = None
+        for place, line in wanted_lines(chunk.lines, _WANTED):
+            with suppress(*UNUSABLE):
+                row = self._apply(self._decoder.decode(line))
                 if row is not None:
                     changed[row.run_id] = row
-                    row.span = _grown(row.span, Position(segment, offset), Position(segment, end))
-            offset = end
+                    start = offset + place
+                    row.span = _grown(row.span, Position(segment, start), Position(segment, start + len(line) + 1))
         return list(changed.values())
 
     def take_tasks(self, chunk: Chunk) -> set[str]:
@@ -147,15 +147,15 @@ class RunIndex:
         return seen
 
     def _note_task(self, run_id: str, line: bytes) -> None:
-        try:
-            task = self._task_decoder.decode(line)
-        except (msgspec.DecodeError, ValueError, RecursionError):
+        if is_intact(line) is False:
             return
-        at_work = self.at_work.setdefault(run_id, {})
-        if task.event == "task_started" and task.waits is None:
-            at_work[task.task_id] = time_of(task.timestamp) or 0.0
-        elif task.event in ("task_finished", "task_skipped"):
-            at_work.pop(task.task_id, None)
+        with suppress(*UNUSABLE):
+            task = self._task_decoder.decode(line)
+            at_work = self.at_work.setdefault(run_id, {})
+            if task.event == "task_started" and task.waits is None:
+                at_work[task.task_id] = time_of(task.timestamp) or 0.0
+            elif task.event in ("task_finished", "task_skipped"):
+                at_work.pop(task.task_id, None)
 
     def newest(self, schedule_id: str | None = None) -> Iterator[RunRow]:
         """Yield the rows of a schedule, or all, newest first."""
@@ -217,12 +217,12 @@ class RunIndex:
         return row
 
     def _restore(self, run: Any) -> RunRow | None:
-        """Take a run of a checkpoint whose own lines are gone."""
+        """Take a run of a checkpoint whose own lines are gone. Raises what UNUSABLE has."""
         if not isinstance(run, dict) or not isinstance(run.get("request"), dict) or run.get("run_id") in self.by_id:
             return None
-        request = msgspec.convert(run["request"], _Line, strict=False)
+        request, attempt = msgspec.convert(run["request"], _Line, strict=False), number(run.get("attempt") or 1)
         row = self._add(request, _kind(request))
-        row.status, row.attempt = str(run.get("status")), int(run.get("attempt") or 1)
+        row.status, row.attempt = str(run.get("status")), attempt
         start = run.get("start")
         row.started_s = time_of(start.get("timestamp")) if isinstance(start, dict) else None
         return row

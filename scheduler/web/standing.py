@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from scheduler.history import History
 from workers.events import Event, decode_line, time_of
 from workers.segments import Chunk
+
+from .fold_lines import UNUSABLE, wanted_lines
 
 __all__ = ["Standing"]
 
@@ -14,6 +17,8 @@ _WANTED = (
     b'"schedule_paused"', b'"schedule_resumed"', b'"drain_started"', b'"drain_ended"', b'"supervisor_started"',
     b'"supervisor_stopped"', b'"schedules_loaded"', b'"checkpoint"',
 )  # fmt: skip
+# The checkpoints of later segments say once more what is known.
+_WANTED_LATER = _WANTED[:-1]
 _KEPT_OF_CHECKPOINT = ("pauses", "drain", "supervisor")
 
 
@@ -32,13 +37,10 @@ class Standing:
         lines = chunk.lines
         if not any(mark in lines for mark in _WANTED):
             return
-        # The checkpoints of later segments say once more what is known.
         is_first = chunk.at.segment == self._first_segment
-        for line in lines.splitlines():
-            if any(mark in line for mark in _WANTED if is_first or mark != b'"checkpoint"'):
-                event = decode_line(line)
-                if event is not None:
-                    self._keep(event)
+        for _, line in wanted_lines(lines, _WANTED if is_first else _WANTED_LATER):
+            with suppress(*UNUSABLE):
+                self._keep(decode_line(line) or {})
 
     def at(self, at_s: float) -> tuple[History, int]:
         """Return the fold of these events up to a moment in seconds since the epoch, and how many schedules there were.

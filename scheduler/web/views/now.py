@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
@@ -153,7 +154,9 @@ def _waiting(history: History, now_s: float) -> Iterator[WaitingRun]:
 
 
 def _parked_text(run: Run) -> str:
-    waits = (run.parked or {}).get("waits") or []
+    waits = (run.parked or {}).get("waits")
+    if not isinstance(waits, list):  # another hand has written it
+        return ""
     texts = [_wait_text(each) for each in waits[:3] if isinstance(each, dict)]
     return "; ".join(texts) + (f" and {len(waits) - 3} more" if len(waits) > 3 else "")
 
@@ -164,9 +167,10 @@ def _wait_text(row: dict[str, Any]) -> str:
         return f"task `{task}` waits for an approval"
     if row.get("run"):
         return f"task `{task}` waits for run {row['run']}"
-    due_s = row.get("due_s")
-    at = datetime.fromtimestamp(due_s, UTC) if isinstance(due_s, int | float) else None
-    return f"task `{task}` waits until {at:%Y-%m-%d %H:%M:%S} UTC" if at else f"task `{task}` waits"
+    with suppress(TypeError, ValueError, OverflowError, OSError):
+        at = datetime.fromtimestamp(row.get("due_s"), UTC)  # type: ignore[arg-type]
+        return f"task `{task}` waits until {at:%Y-%m-%d %H:%M:%S} UTC"
+    return f"task `{task}` waits"
 
 
 def _failing(index: RunIndex, now_s: float) -> list[Failing]:
