@@ -7,10 +7,15 @@ from datetime import datetime
 
 from .problems import Problem
 
-__all__ = ["read_moment_s"]
+__all__ = ["local_time", "read_moment_s"]
 
 # The years 1971 to 9998: in every zone the year has four digits, and the epoch is behind it.
 _FIRST_S, _LAST_S = 31_536_000.0, 253_370_764_800.0
+
+
+def local_time(at_s: float) -> datetime:
+    """Return a moment, in seconds since the epoch, in the zone of the server; one that no log can mean is moved."""
+    return datetime.fromtimestamp(min(max(at_s, 0.0), _LAST_S)).astimezone()
 
 
 def read_moment_s(name: str, text: str) -> float | None:

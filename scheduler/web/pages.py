@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from scheduler.text import counted, size, span
 
 from . import draw
 from .desk import desk_of
+from .moments import local_time
 from .run_requests import window_of
 from .views.figures import WINDOWS
 from .views.now import now_view
@@ -94,11 +94,11 @@ def _percent(share: float | None) -> str:
 def _moment(at_s: float | None) -> str:
     if at_s is None:
         return "-"
-    return f"{datetime.fromtimestamp(at_s).astimezone():%Y-%m-%d %H:%M:%S}"
+    return f"{local_time(at_s):%Y-%m-%d %H:%M:%S}"
 
 
 def _iso(at_s: float | None) -> str:
-    return "" if at_s is None else datetime.fromtimestamp(at_s).astimezone().isoformat(timespec="seconds")
+    return "" if at_s is None else local_time(at_s).isoformat(timespec="seconds")
 
 
 ROUTES = [Route("/", _now)]

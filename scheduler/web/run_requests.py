@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
@@ -18,7 +17,7 @@ from workers.errors import TickpoolError
 from workers.ids import is_id, is_run_id
 
 from .desk import desk_of
-from .moments import read_moment_s
+from .moments import local_time, read_moment_s
 from .past import PastState
 from .problems import Problem
 from .run_index import OPEN, RunRow
@@ -91,7 +90,7 @@ def _last_known(row: RunRow) -> str:
 
 
 def _local(at_s: float) -> str:
-    return f"{datetime.fromtimestamp(at_s).astimezone():%Y-%m-%d %H:%M:%S}"
+    return f"{local_time(at_s):%Y-%m-%d %H:%M:%S}"
 
 
 async def read_log(request: Request, attempt: int, *, is_over: bool) -> Log:
