@@ -17,6 +17,7 @@ from service import WaitFor
 from starlette.testclient import TestClient
 
 from scheduler.web.feed import Feed
+from scheduler.web.task_grid import TaskGrid
 from workers.events import encode_line, stamp
 from workers.settings import Settings
 
@@ -73,6 +74,35 @@ def test_a_line_that_cannot_be_used_is_passed_over(tmp_path: Path, event: dict[s
     assert feed.problem == ""
     assert feed.index.by_id[RUN].status == "success"
     assert feed.ends.ended == {"success": 1}
+
+
+def test_a_line_that_was_altered_is_not_believed(tmp_path: Path) -> None:
+    end, asked = line(GOOD[-1]), {"event": "run_requested", "run_id": "forged.1", "dag": "d.yaml"}
+    died = {"event": "worker_exited", "worker_pid": 1, "reason": "r", "run_id": RUN}
+    altered = [
+        end.replace(b'"success"', b'"timeout"'),
+        line(asked).replace(b"forged.1", b"forged.2"),
+        line(died).replace(b'"reason":"r"', b'"reason":"s"'),
+        line({"event": "drain_started", "by": "ann"}).replace(b"ann", b"bob"),
+    ]
+    (tmp_path / "state.jsonl").write_bytes(b"".join([*map(line, GOOD[:3]), *altered]))
+    said = [line(TASKS[0]), line(TASKS[1]).replace(b'"success"', b'"failed"')]
+    (tmp_path / "tasks.jsonl").write_bytes(b"".join(said))
+    feed = fed(tmp_path)
+    row = feed.index.by_id[RUN]
+    assert (row.status, row.ended_s, len(feed.index.rows)) == ("running", None, 1)
+    assert (feed.ends.ended, list(feed.incidents.deaths)) == ({}, [])
+    assert feed.index.at_work == {RUN: {"t": pytest.approx(row.started_s, abs=60)}}
+    assert TaskGrid(tmp_path / "tasks.jsonl").of([row])[0].tasks == {"t": "running"}
+    assert feed.corrupt == len(altered)
+
+
+def test_a_return_within_a_line_moves_no_place(tmp_path: Path) -> None:
+    texts = [b'{"a":"\r"}\r\n', *map(line, GOOD)]
+    (tmp_path / "state.jsonl").write_bytes(b"".join(texts))
+    span = fed(tmp_path).index.by_id[RUN].span
+    assert span is not None
+    assert (span.start.offset, span.end.offset) == (len(texts[0]) + len(texts[1]), sum(map(len, texts)))
 
 
 def written(directory: Path, odd: list[bytes]) -> None:
