@@ -43,7 +43,8 @@ class RunRow(msgspec.Struct, gc=False):
     """A run. Moments are seconds since the epoch; `number` counts the runs in the order in which they were asked for.
 
     `status` is `queued`, `running`, `parked`, or how its last attempt ended; `kind` says what asked for it: `schedule`,
-    `manual`, `backfill`, `rerun`, `deadline`, `dag` (a task of another run) or `hand`.
+    `manual`, `backfill`, `rerun`, `deadline`, `dag` (a task of another run) or `hand`. `started_s` is when its first
+    attempt started, `attempt_s` when the present one did.
     """
 
     run_id: str
@@ -57,6 +58,7 @@ class RunRow(msgspec.Struct, gc=False):
     status: str = "queued"
     attempt: int = 1
     started_s: float | None = None
+    attempt_s: float | None = None
     ended_s: float | None = None
     duration_s: float | None = None
     late_s: float | None = None
@@ -192,7 +194,7 @@ class RunIndex:
         if line.retry_of is not None:
             self._reopen(row)
             row.status, row.attempt = "queued", line.attempt or row.attempt
-            row.reason = row.duration_s = None
+            row.reason = row.duration_s = row.attempt_s = None
         return row
 
     def _add(self, line: _Line, kind: str) -> RunRow:
@@ -224,7 +226,7 @@ class RunIndex:
         row = self._add(request, _kind(request))
         row.status, row.attempt = str(run.get("status")), attempt
         start = run.get("start")
-        row.started_s = time_of(start.get("timestamp")) if isinstance(start, dict) else None
+        row.started_s = row.attempt_s = time_of(start.get("timestamp")) if isinstance(start, dict) else None
         return row
 
     def _start(self, row: RunRow, line: _Line) -> None:
@@ -237,11 +239,13 @@ class RunIndex:
                 row.late_s = round(max(0.0, at_s - row.fire_s), 3)
             self.started.append(row)
         row.started_s = row.started_s or at_s
+        # One that was parked in between goes on with the same attempt.
+        row.attempt_s = row.attempt_s or at_s
 
     def _finish(self, row: RunRow, line: _Line) -> None:
         self.at_work.pop(row.run_id, None)
         if line.next_attempt is not None:
-            row.status, row.attempt = "queued", line.next_attempt
+            row.status, row.attempt, row.attempt_s = "queued", line.next_attempt, None
             return
         self._reopen(row)
         row.status = intern(line.status or "failed")
