@@ -23,6 +23,7 @@ from workers.settings import Settings
 from .fire_times import FireTimes
 from .incidents import Incidents
 from .period_counts import PeriodCounts, asked_s, fire_s
+from .places import Places
 from .run_ends import RunEnds
 from .run_index import RunIndex
 from .standing import Standing
@@ -66,6 +67,7 @@ class Feed:
         self.lanes = PeriodCounts(asked_s)
         self.ends = RunEnds()
         self.standing = Standing()
+        self.places = Places()
         # How often schedules were loaded: who keeps what depends on their specs makes it anew when it has grown.
         self.loads = 0
         self.seq = 0
@@ -119,6 +121,7 @@ class Feed:
             self.incidents.take(chunk)
             self.ends.take(chunk)
             self.standing.take(chunk)
+            self.places.take(chunk)
             runs.update(row.run_id for row in rows)
         async for chunk in self._in_slices(self._tasks):
             runs |= self.index.take_tasks(chunk)

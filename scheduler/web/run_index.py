@@ -27,6 +27,7 @@ OPEN = ("queued", "running", "parked")
 BAD = ("failed", "timeout", "crashed")
 
 _WANTED = (b'"run_', b'"schedule_enqueued"', b'"checkpoint"')
+_OF_RUN = ("schedule_enqueued", "run_requested", "run_started", "run_parked", "run_resumed", "run_finished")
 _RUN_ID = re.compile(rb'"run_id": ?"([A-Za-z0-9_.-]{1,200})"')
 _REASON_CHARS = 300
 
@@ -125,11 +126,17 @@ class RunIndex:
         segment, offset = chunk.at
         for place, line in wanted_lines(chunk.lines, _WANTED):
             with suppress(*UNUSABLE):
-                row = self._apply(self._decoder.decode(line))
+                told = self._decoder.decode(line)
+                start = Position(segment, offset + place)
+                end = Position(segment, start.offset + len(line) + 1)
+                row = self.by_id.get(told.run_id)
+                # Before what it tells is known: of a run that has ended, another thread takes the place for its end.
+                if row is not None and told.event in _OF_RUN:
+                    row.span = _grown(row.span, start, end)
+                row = self._apply(told, row)
                 if row is not None:
                     changed[row.run_id] = row
-                    start = offset + place
-                    row.span = _grown(row.span, Position(segment, start), Position(segment, start + len(line) + 1))
+                    row.span = row.span or Span(start, end)
         return list(changed.values())
 
     def take_tasks(self, chunk: Chunk) -> set[str]:
@@ -163,8 +170,7 @@ class RunIndex:
         """Yield the rows of a schedule, or all, newest first."""
         return reversed(self.rows if schedule_id is None else self.of_schedule.get(schedule_id, []))
 
-    def _apply(self, line: _Line) -> RunRow | None:
-        row = self.by_id.get(line.run_id)
+    def _apply(self, line: _Line, row: RunRow | None) -> RunRow | None:
         if line.event in ("schedule_enqueued", "run_requested"):
             return self._ask(line, row)
         if line.event == "checkpoint":

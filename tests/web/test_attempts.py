@@ -1,4 +1,4 @@
-"""What is told of the attempts of a run: how long the present one takes, and no attempt that nothing is on record of."""
+"""Of the attempts of a run: how long the present one takes, and none is told that nothing is on record of."""
 
 from __future__ import annotations
 
