@@ -46,9 +46,11 @@ class RunRecord(msgspec.Struct):
     @property
     def attempts(self) -> list[int]:
         """The attempts of which something is on record, ascending; one that is still to come is among them."""
-        found = {attempt_of(each) for each in (*self.named("run_finished", "run_started", *ASKING), self.request)}
+        found = {attempt_of(each) for each in self.named("run_finished", "run_started", *ASKING)}
         found |= {each["next_attempt"] for each in self.ends if each.get("next_attempt")}
-        return sorted({*found, attempt_of(self.kept)})
+        # The request that a checkpoint keeps may be that of an attempt of which nothing else is left.
+        found |= {attempt_of(self.kept)} if self.kept else set()
+        return sorted(found) or [attempt_of(self.request)]
 
     @property
     def attempt(self) -> int:

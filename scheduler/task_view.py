@@ -99,14 +99,15 @@ def _in_order(names: Sequence[str], needs: Mapping[str, Sequence[str]]) -> Itera
     """Yield every name once, what needs others behind the first of those, instances behind their mapped task."""
     known = set(names)
     instances: dict[str, list[str]] = {}
-    beneath: dict[str, list[str]] = {}
+    # Of those that need none under None: another hand may have named a task with no letter.
+    beneath: dict[str | None, list[str]] = {}
     for name in names:
         match = None if name in needs else _INSTANCE.fullmatch(name)
         if match and match["task"] in known:
             instances.setdefault(match["task"], []).append(name)
         else:
-            beneath.setdefault(next((each for each in needs.get(name, ()) if each in known), ""), []).append(name)
-    left = [(name, 0) for name in reversed(beneath.get("", []))]
+            beneath.setdefault(next((each for each in needs.get(name, ()) if each in known), None), []).append(name)
+    left = [(name, 0) for name in reversed(beneath.get(None, []))]
     while left:
         name, depth = left.pop()
         yield name, depth

@@ -7,6 +7,7 @@ page waits for it. What went before is read first, while pages are served alread
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from datetime import UTC, datetime
@@ -22,12 +23,15 @@ from workers.settings import Settings
 from .fire_times import FireTimes
 from .incidents import Incidents
 from .period_counts import PeriodCounts, asked_s, fire_s
+from .places import Places
 from .run_ends import RunEnds
 from .run_index import RunIndex
 from .standing import Standing
 from .views.figures import Tally
 
 __all__ = ["Change", "Feed"]
+
+logger = logging.getLogger(__name__)
 
 _LOOK_S = 0.03
 # A page that is told more often has no time to show it. All are told at once, and the same.
@@ -63,6 +67,7 @@ class Feed:
         self.lanes = PeriodCounts(asked_s)
         self.ends = RunEnds()
         self.standing = Standing()
+        self.places = Places()
         # How often schedules were loaded: who keeps what depends on their specs makes it anew when it has grown.
         self.loads = 0
         self.seq = 0
@@ -72,8 +77,9 @@ class Feed:
         self.is_caught_up = False
         self.read_bytes = 0
         self.all_bytes = 0
-        self.problem = ""
         self.has_ended = False
+        # Why a log cannot be read at present, and what this code has stumbled over, which stays.
+        self._unread = self._fault = ""
         self._present = LogReader(settings.state_path)
         self._past = LogReader(settings.state_path, from_start=True)
         self._tasks = LogReader(settings.events_path, from_start=True)
@@ -82,33 +88,51 @@ class Feed:
         self._told_at = float("-inf")
 
     async def run(self) -> None:
-        """Follow the logs until it is cancelled."""
-        self._look_at_present()
+        """Follow the logs until it is cancelled. Whatever comes, it is logged, `problem` tells it, and it goes on."""
         self.all_bytes = sum(_size_of(path) for path in (self.settings.state_path, self.settings.events_path))
         while True:
-            if changed := self._guarded(self._look_at_present):
-                self._note_change(changed)
-            runs: set[str] = set()
-            async for chunk in self._in_slices(self._past):
-                rows = self.index.take(chunk)
-                self.days.note(rows)
-                self.lanes.note(rows)
-                self.tally.advance(time.time())
-                self.incidents.take(chunk)
-                self.ends.take(chunk)
-                self.standing.take(chunk)
-                runs.update(row.run_id for row in rows)
-            async for chunk in self._in_slices(self._tasks):
-                runs |= self.index.take_tasks(chunk)
-            if not self.is_caught_up:
-                self.is_caught_up = True
+            is_done = True
+            try:
+                is_done = await self._look()
+            except Exception as error:  # the feed's edge: whoever looks at a page must not see what was for what is
+                fault = f"the dashboard passed over a part of the logs: {type(error).__name__}: {error}"
+                # As it may come each time.
+                if fault != self._fault:
+                    logger.exception("the dashboard passed over a part of the logs")
+                self._fault = fault
                 self.announce()
-            elif runs:
-                self._note_change(Change(self.seq, frozenset(runs), frozenset()))
-            if time.monotonic() - self._told_at >= _LEAST_S:
-                self._tell()
-            is_done = self.fire_times.refresh(self.history, self.loads, datetime.now(UTC), _SLICE_S)
             await asyncio.sleep(_LOOK_S if is_done else 0)
+
+    @property
+    def problem(self) -> str:
+        """Say why pages may not tell what is; empty where they do."""
+        return self._unread or self._fault
+
+    async def _look(self) -> bool:
+        """Take in what is new; say whether all is done that there is to do."""
+        if changed := self._guarded(self._look_at_present):
+            self._note_change(changed)
+        runs: set[str] = set()
+        async for chunk in self._in_slices(self._past):
+            rows = self.index.take(chunk)
+            self.days.note(rows)
+            self.lanes.note(rows)
+            self.tally.advance(time.time())
+            self.incidents.take(chunk)
+            self.ends.take(chunk)
+            self.standing.take(chunk)
+            self.places.take(chunk)
+            runs.update(row.run_id for row in rows)
+        async for chunk in self._in_slices(self._tasks):
+            runs |= self.index.take_tasks(chunk)
+        if not self.is_caught_up:
+            self.is_caught_up = True
+            self.announce()
+        elif runs:
+            self._note_change(Change(self.seq, frozenset(runs), frozenset()))
+        if time.monotonic() - self._told_at >= _LEAST_S:
+            self._tell()
+        return self.fire_times.refresh(self.history, self.loads, datetime.now(UTC), _SLICE_S)
 
     async def changes(self) -> AsyncGenerator[Change, None]:
         """Yield what changes from now on, until the feed has ended; of a listener that is slow, several become one."""
@@ -196,15 +220,15 @@ class Feed:
                     await asyncio.sleep(0)
                     began = time.monotonic()
         except TickpoolError as error:
-            self.problem = str(error)
+            self._unread = str(error)
 
     def _guarded(self, look: Callable[[], Change | None]) -> Change | None:
         try:
             found = look()
         except TickpoolError as error:
-            self.problem = str(error)
+            self._unread = str(error)
             return None
-        self.problem = ""
+        self._unread = ""
         return found
 
 

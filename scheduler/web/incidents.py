@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 
 import msgspec
 
 from workers.events import time_of
 from workers.segments import Chunk
+
+from .fold_lines import UNUSABLE, wanted_lines
 
 __all__ = ["Death", "Incidents", "NotRun"]
 
@@ -72,12 +75,9 @@ class Incidents:
         lines = chunk.lines
         if not any(mark in lines for mark in _WANTED):
             return
-        for line in lines.splitlines():
-            if any(mark in line for mark in _WANTED):
-                try:
-                    self._apply(self._decoder.decode(line))
-                except (msgspec.DecodeError, ValueError, RecursionError):
-                    continue
+        for _, line in wanted_lines(lines, _WANTED):
+            with suppress(*UNUSABLE):
+                self._apply(self._decoder.decode(line))
 
     def not_run(self, schedule_id: str) -> Iterator[NotRun]:
         """Yield the last slots of a schedule that did not run, newest first."""

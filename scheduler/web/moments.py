@@ -39,7 +39,7 @@ def local(at_s: float) -> datetime:
     """Return a moment of the log by the server's clock; by that of UTC where only that has such a year."""
     try:
         return datetime.fromtimestamp(at_s).astimezone()
-    except (ValueError, OverflowError):
+    except (ValueError, OverflowError, OSError):
         return datetime.fromtimestamp(at_s, UTC)
 
 

@@ -5,7 +5,7 @@ Which those are the index knows; what else was in force, the few events that are
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -19,6 +19,7 @@ from workers.events import decode_line, decode_lines, time_of
 from workers.segments import LogReader, Position, Segment, list_segments
 
 from .feed import Feed
+from .places import line_s
 from .run_index import RunIndex, RunRow
 
 __all__ = ["Past", "PastRun", "PastState"]
@@ -71,57 +72,69 @@ class Past:
         return _first_s(segments[0]) if segments else None
 
     def state_at(self, at_s: float) -> PastState:
-        """Return the state at a moment, in seconds since the epoch. Raises LogUnreadable."""
-        segments = [(each, _first_s(each)) for each in list_segments(self._path)]
-        first_s = next((begins_s for _, begins_s in segments if begins_s is not None), None)
-        holds = [each.first_seq for each, begins_s in segments if begins_s is not None and begins_s <= at_s]
-        if not holds:
+        """Return the state at a moment, in seconds since the epoch; Places says where that is. Raises LogUnreadable."""
+        segments = list_segments(self._path)
+        first_s = next(filter(lambda each: each is not None, map(_first_s, segments)), None)
+        place = self._place(at_s)
+        if place is None or not segments or place.segment < segments[0].first_seq:
             return PastState(at_s, first_s, False, [], 0, [], 0, [], None, 0, None, None)
-        runs = self._runs(Position(holds[-1], 0), at_s)
-        return _state(runs, *self._feed.standing.at(at_s), at_s, first_s)
+        return _state(self._runs(place), *self._feed.standing.at(place), at_s, first_s)
 
-    def _runs(self, segment: Position, at_s: float) -> list[Run]:
-        """Return the runs that were open then; the segment that holds the moment begins with those that were so."""
-        oldest, later = self._open.oldest(at_s), self._open.first_later(at_s)
+    def _place(self, at_s: float) -> Position | None:
+        """Return the place behind the last line that is not later than a moment; None before the first one."""
+        piece = self._feed.places.piece(at_s)
+        if piece is None:
+            return None
+        lines, begins_s = b"".join(_lines(self._path, piece.start, piece.end)), self._feed.places.first_s or 0.0
+        while lines:
+            begin = lines.rfind(b"\n", 0, -1) + 1
+            moment_s = line_s(lines[begin:])
+            if moment_s is not None and begins_s <= moment_s <= at_s:
+                break
+            lines = lines[:begin]
+        return Position(piece.start.segment, piece.start.offset + len(lines))
+
+    def _runs(self, place: Position) -> list[Run]:
+        """Return the runs that were open there; the segment that holds the place begins with those that were so."""
+        oldest = self._open.oldest(place)
         if oldest is None or oldest.span is None:
             return []
-        last = later.span.start if later is not None and later.span is not None else None
-        return list(_folded(self._path, max(segment, oldest.span.start), last, at_s).runs.values())
+        begin, history = max(Position(place.segment, 0), oldest.span.start), History()
+        for lines in _lines(self._path, begin, place):
+            for event in decode_lines(lines)[0]:
+                history.apply(event)
+        return list(history.runs.values())
 
 
 class _OpenThen:
-    """Finds in an index what was open at a moment. Safe between threads."""
+    """Finds in an index what was open at a place of the log. Safe between threads."""
 
     def __init__(self, index: RunIndex) -> None:
         self._index = index
-        # Of blocks whose runs have all ended: when the first was asked for and the last one ended. Of no use any more
-        # when a run is open again.
-        self._lives: tuple[int, dict[int, tuple[float, float]]] = (0, {})
+        # Of blocks whose runs have all ended: where the last one ends. Of no use any more when a run is open again.
+        self._lives: tuple[int, dict[int, Position]] = (0, {})
 
-    def oldest(self, at_s: float) -> RunRow | None:
-        """Return the run that was asked for first of those that were open."""
+    def oldest(self, place: Position) -> RunRow | None:
+        """Return the run whose lines begin first of those that were open."""
         rows, reopened = self._index.rows, self._index.reopened
         if self._lives[0] != reopened:
             self._lives = (reopened, {})
         lives = self._lives[1]
         for begin in range(0, len(rows), _BLOCK):
             life = lives.get(begin)
-            if life is not None and not life[0] <= at_s < life[1]:
+            if life is not None and life <= place:
                 continue
-            block = rows[begin : begin + _BLOCK]
-            for row in block:
-                if (row.asked_s or 0.0) <= at_s and (row.ended_s is None or row.ended_s > at_s):
+            ends = []
+            for row in rows[begin : begin + _BLOCK]:
+                # They stand in the order of their first lines.
+                if row.span is None or row.span.start >= place:
+                    return None
+                if row.ended_s is None or row.span.end > place:
                     return row
-            ends_s = [row.ended_s for row in block if row.ended_s is not None]
-            if life is None and len(ends_s) == _BLOCK:
-                lives[begin] = (min(row.asked_s or 0.0 for row in block), max(ends_s))
+                ends.append(row.span.end)
+            if len(ends) == _BLOCK:
+                lives[begin] = max(ends)
         return None
-
-    def first_later(self, at_s: float) -> RunRow | None:
-        """Return a run that was asked for after it; the first one, where no clock was set back."""
-        rows = self._index.rows
-        place = bisect_right(rows, at_s, key=lambda row: row.asked_s or 0.0)
-        return rows[place] if place < len(rows) else None
 
 
 def _first_s(segment: Segment) -> float | None:
@@ -134,25 +147,19 @@ def _first_s(segment: Segment) -> float | None:
     return None if event is None else time_of(event.get("timestamp"))
 
 
-def _folded(path: Path, first: Position, last: Position | None, at_s: float) -> History:
-    """Return the fold of a log from a place in it up to a moment, of which it is known that it comes before `last`."""
-    history = History()
+def _lines(path: Path, first: Position, last: Position) -> Iterator[bytes]:
+    """Yield the lines of a log between two places."""
     reader = LogReader(path, first)
     try:
         for chunk in reader.chunks():
-            lines, is_last = chunk.lines, False
-            if last is not None and last.segment == chunk.at.segment and last >= first:
-                lines = lines[: max(0, last.offset - chunk.at.offset)]
-                is_last = len(lines) < len(chunk.lines)
-            for event in decode_lines(lines)[0]:
-                if (time_of(event.get("timestamp")) or 0.0) > at_s:
-                    return history
-                history.apply(event)
-            if is_last:
-                break
+            if chunk.at >= last:
+                return
+            length = last.offset - chunk.at.offset if chunk.at.segment == last.segment else len(chunk.lines)
+            yield chunk.lines[:length]
+            if length <= len(chunk.lines) and chunk.at.segment == last.segment:
+                return
     finally:
         reader.close()
-    return history
 
 
 def _state(runs: list[Run], history: History, schedules: int, at_s: float, first_s: float | None) -> PastState:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import bisect
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 
 import msgspec
 
 from workers.events import time_of
 from workers.segments import Chunk
+
+from .fold_lines import UNUSABLE, wanted_lines
 
 __all__ = ["Buckets", "RunEnds"]
 
@@ -53,12 +56,9 @@ class RunEnds:
 
     def take(self, chunk: Chunk) -> None:
         """Take in lines of the state log; what cannot be read is passed over."""
-        for line in chunk.lines.splitlines():
-            if any(mark in line for mark in _WANTED):
-                try:
-                    self._apply(self._decoder.decode(line))
-                except (msgspec.DecodeError, ValueError, RecursionError):
-                    continue
+        for _, line in wanted_lines(chunk.lines, _WANTED):
+            with suppress(*UNUSABLE):
+                self._apply(self._decoder.decode(line))
 
     def _apply(self, line: _Line) -> None:
         if line.event == "run_finished":

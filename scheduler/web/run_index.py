@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from sys import intern
 from typing import Any
 
 import msgspec
 
-from workers.events import time_of
+from scheduler.open_runs import number
+from workers.events import is_intact, time_of
 from workers.segments import Chunk, Position
+
+from .fold_lines import UNUSABLE, wanted_lines
 
 __all__ = ["BAD", "OPEN", "RunIndex", "RunRow", "Span"]
 
@@ -23,6 +27,7 @@ OPEN = ("queued", "running", "parked")
 BAD = ("failed", "timeout", "crashed")
 
 _WANTED = (b'"run_', b'"schedule_enqueued"', b'"checkpoint"')
+_OF_RUN = ("schedule_enqueued", "run_requested", "run_started", "run_parked", "run_resumed", "run_finished")
 _RUN_ID = re.compile(rb'"run_id": ?"([A-Za-z0-9_.-]{1,200})"')
 _REASON_CHARS = 300
 
@@ -39,7 +44,8 @@ class RunRow(msgspec.Struct, gc=False):
     """A run. Moments are seconds since the epoch; `number` counts the runs in the order in which they were asked for.
 
     `status` is `queued`, `running`, `parked`, or how its last attempt ended; `kind` says what asked for it: `schedule`,
-    `manual`, `backfill`, `rerun`, `deadline`, `dag` (a task of another run) or `hand`.
+    `manual`, `backfill`, `rerun`, `deadline`, `dag` (a task of another run) or `hand`. `started_s` is when its first
+    attempt started, `attempt_s` when the present one did.
     """
 
     run_id: str
@@ -53,6 +59,7 @@ class RunRow(msgspec.Struct, gc=False):
     status: str = "queued"
     attempt: int = 1
     started_s: float | None = None
+    attempt_s: float | None = None
     ended_s: float | None = None
     duration_s: float | None = None
     late_s: float | None = None
@@ -117,17 +124,19 @@ class RunIndex:
         """Take in lines of the state log; return the rows that have changed."""
         changed: dict[str, RunRow] = {}
         segment, offset = chunk.at
-        for line in chunk.lines.splitlines(keepends=True):
-            end = offset + len(line)
-            if any(mark in line for mark in _WANTED):
-                try:
-                    row = self._apply(self._decoder.decode(line))
-                except (msgspec.DecodeError, ValueError, RecursionError):
-                    row = None
+        for place, line in wanted_lines(chunk.lines, _WANTED):
+            with suppress(*UNUSABLE):
+                told = self._decoder.decode(line)
+                start = Position(segment, offset + place)
+                end = Position(segment, start.offset + len(line) + 1)
+                row = self.by_id.get(told.run_id)
+                # Before what it tells is known: of a run that has ended, another thread takes the place for its end.
+                if row is not None and told.event in _OF_RUN:
+                    row.span = _grown(row.span, start, end)
+                row = self._apply(told, row)
                 if row is not None:
                     changed[row.run_id] = row
-                    row.span = _grown(row.span, Position(segment, offset), Position(segment, end))
-            offset = end
+                    row.span = row.span or Span(start, end)
         return list(changed.values())
 
     def take_tasks(self, chunk: Chunk) -> set[str]:
@@ -147,22 +156,21 @@ class RunIndex:
         return seen
 
     def _note_task(self, run_id: str, line: bytes) -> None:
-        try:
-            task = self._task_decoder.decode(line)
-        except (msgspec.DecodeError, ValueError, RecursionError):
+        if is_intact(line) is False:
             return
-        at_work = self.at_work.setdefault(run_id, {})
-        if task.event == "task_started" and task.waits is None:
-            at_work[task.task_id] = time_of(task.timestamp) or 0.0
-        elif task.event in ("task_finished", "task_skipped"):
-            at_work.pop(task.task_id, None)
+        with suppress(*UNUSABLE):
+            task = self._task_decoder.decode(line)
+            at_work = self.at_work.setdefault(run_id, {})
+            if task.event == "task_started" and task.waits is None:
+                at_work[task.task_id] = time_of(task.timestamp) or 0.0
+            elif task.event in ("task_finished", "task_skipped"):
+                at_work.pop(task.task_id, None)
 
     def newest(self, schedule_id: str | None = None) -> Iterator[RunRow]:
         """Yield the rows of a schedule, or all, newest first."""
         return reversed(self.rows if schedule_id is None else self.of_schedule.get(schedule_id, []))
 
-    def _apply(self, line: _Line) -> RunRow | None:
-        row = self.by_id.get(line.run_id)
+    def _apply(self, line: _Line, row: RunRow | None) -> RunRow | None:
         if line.event in ("schedule_enqueued", "run_requested"):
             return self._ask(line, row)
         if line.event == "checkpoint":
@@ -192,7 +200,7 @@ class RunIndex:
         if line.retry_of is not None:
             self._reopen(row)
             row.status, row.attempt = "queued", line.attempt or row.attempt
-            row.reason = row.duration_s = None
+            row.reason = row.duration_s = row.attempt_s = None
         return row
 
     def _add(self, line: _Line, kind: str) -> RunRow:
@@ -217,14 +225,14 @@ class RunIndex:
         return row
 
     def _restore(self, run: Any) -> RunRow | None:
-        """Take a run of a checkpoint whose own lines are gone."""
+        """Take a run of a checkpoint whose own lines are gone. Raises what UNUSABLE has."""
         if not isinstance(run, dict) or not isinstance(run.get("request"), dict) or run.get("run_id") in self.by_id:
             return None
-        request = msgspec.convert(run["request"], _Line, strict=False)
+        request, attempt = msgspec.convert(run["request"], _Line, strict=False), number(run.get("attempt") or 1)
         row = self._add(request, _kind(request))
-        row.status, row.attempt = str(run.get("status")), int(run.get("attempt") or 1)
+        row.status, row.attempt = str(run.get("status")), attempt
         start = run.get("start")
-        row.started_s = time_of(start.get("timestamp")) if isinstance(start, dict) else None
+        row.started_s = row.attempt_s = time_of(start.get("timestamp")) if isinstance(start, dict) else None
         return row
 
     def _start(self, row: RunRow, line: _Line) -> None:
@@ -237,11 +245,13 @@ class RunIndex:
                 row.late_s = round(max(0.0, at_s - row.fire_s), 3)
             self.started.append(row)
         row.started_s = row.started_s or at_s
+        # One that was parked in between goes on with the same attempt.
+        row.attempt_s = row.attempt_s or at_s
 
     def _finish(self, row: RunRow, line: _Line) -> None:
         self.at_work.pop(row.run_id, None)
         if line.next_attempt is not None:
-            row.status, row.attempt = "queued", line.next_attempt
+            row.status, row.attempt, row.attempt_s = "queued", line.next_attempt, None
             return
         self._reopen(row)
         row.status = intern(line.status or "failed")

@@ -86,7 +86,7 @@ def health_view(
     since_s = now.timestamp() - _DEATHS_S
     health = Health(
         at_s=now.timestamp(),
-        problems=[],
+        problems=[feed.problem] if feed.problem else [],
         supervisor=supervisor,
         audit=audit,
         logs=logs,
@@ -98,7 +98,7 @@ def health_view(
         listeners=feed.listeners(),
         is_caught_up=feed.is_caught_up,
     )
-    health.problems = _problems(health)
+    health.problems += _problems(health)
     return health
 
 

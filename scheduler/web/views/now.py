@@ -159,7 +159,9 @@ def _waiting(history: History, queue: RunQueue, run: Run, asked_s: float | None,
 
 
 def _parked_text(run: Run) -> str:
-    waits = (run.parked or {}).get("waits") or []
+    waits = (run.parked or {}).get("waits")
+    if not isinstance(waits, list):  # another hand has written it
+        return ""
     texts = [_wait_text(each) for each in waits[:3] if isinstance(each, dict)]
     return "; ".join(texts) + (f" and {len(waits) - 3} more" if len(waits) > 3 else "")
 
@@ -172,7 +174,7 @@ def _wait_text(row: dict[str, Any]) -> str:
         return f"task `{task}` waits for run {row['run']}"
     due_s: Any = row.get("due_s")
     # A number of another hand may be no moment.
-    with suppress(TypeError, ValueError, OverflowError):
+    with suppress(TypeError, ValueError, OverflowError, OSError):
         return f"task `{task}` waits until {datetime.fromtimestamp(due_s, UTC):%Y-%m-%d %H:%M:%S} UTC"
     return f"task `{task}` waits"
 

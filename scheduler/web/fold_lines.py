@@ -1,0 +1,31 @@
+"""The lines of a log that a fold of the dashboard looks at, and what makes one that it cannot use."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
+import msgspec
+
+from workers.events import is_intact
+
+__all__ = ["UNUSABLE", "wanted_lines"]
+
+# What comes of a line that is no JSON, or whose fields are of other types than they should be: it is passed over.
+UNUSABLE = (
+    msgspec.DecodeError, RecursionError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError,
+)  # fmt: skip
+
+
+def wanted_lines(lines: bytes, marks: Collection[bytes]) -> Iterator[tuple[int, bytes]]:
+    """Yield the lines that hold one of these marks and are as they were written, each behind its offset.
+
+    A line without a checksum is of another hand, and is taken as it is.
+    """
+    offset = 0
+    for line in lines.split(b"\n"):
+        for mark in marks:
+            if mark in line:
+                if is_intact(line) is not False:
+                    yield offset, line
+                break
+        offset += len(line) + 1
