@@ -21,7 +21,7 @@ PRINTING = ("scheduler.cli", "workers.__main__")
 # The edges of a process: whatever comes out there is recorded, and goes no further. Others raise again.
 EDGES = {
     "scheduler.supervisor._try",
-    "scheduler.web.feed.Feed.run",
+    "scheduler.web.feed.run",
     "workers.process._become_task",
     "workers.tasks.call._call",
     "workers.tasks.imports.preload",

@@ -105,6 +105,39 @@ def test_a_return_within_a_line_moves_no_place(tmp_path: Path) -> None:
     assert (span.start.offset, span.end.offset) == (len(texts[0]) + len(texts[1]), sum(map(len, texts)))
 
 
+def test_what_the_feed_stumbles_over_is_logged_and_told_and_the_feed_goes_on(
+    tmp_path: Path, wait_for: WaitFor, caplog: pytest.LogCaptureFixture
+) -> None:
+    written(tmp_path, [])
+    app, by = app_in(tmp_path), bearer(OPERATOR)
+    feed = app.state.desk.feed
+    feed.ends = None  # a fault in the code of a fold
+    with asking(app) as client:
+        wait_for(lambda: client.get("/api/v1/now", headers=by).json()["is_caught_up"], 30, "the whole log")
+        health = client.get("/api/v1/health", headers=by).json()
+        assert [text for text in health["problems"] if "AttributeError" in text and "passed over" in text]
+        assert [text for text in client.get("/api/v1/now", headers=by).json()["problems"] if "AttributeError" in text]
+        with open(tmp_path / "logs" / "state.jsonl", "ab") as log:
+            log.write(line({"event": "run_requested", "run_id": "later.1", "dag": "d.yaml"}))
+        wait_for(lambda: client.get("/api/v1/runs/later.1", headers=by).status_code == 200, 30, "the next run")
+        wait_for(lambda: not client.get("/api/v1/health", headers=by).json()["audit"]["is_pending"], 30, "the audit")
+    (told,) = {each.message for each in caplog.records if each.exc_info}
+    assert told == "the dashboard passed over a part of the logs"
+
+
+def test_a_log_that_cannot_be_read_at_first_is_followed_once_it_can(tmp_path: Path, wait_for: WaitFor) -> None:
+    state = tmp_path / "logs" / "state.jsonl"
+    state.mkdir(parents=True)
+    app, by = app_in(tmp_path), bearer(OPERATOR)
+    with asking(app) as client:
+        wait_for(lambda: app.state.desk.feed.problem, 30, "the problem")
+        assert "not a regular file" in app.state.desk.feed.problem
+        state.rmdir()
+        state.write_bytes(b"".join(map(line, GOOD)))
+        wait_for(lambda: client.get(f"/api/v1/runs/{RUN}", headers=by).status_code == 200, 30, "the run")
+        assert app.state.desk.feed.problem == ""
+
+
 def written(directory: Path, odd: list[bytes]) -> None:
     logs = directory / "logs"
     logs.mkdir()
