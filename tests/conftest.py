@@ -8,8 +8,15 @@ from pathlib import Path
 
 import pytest
 from hostile import Outside
+from hypothesis import HealthCheck, settings
 from service import Service, WaitFor
 from web import Web
+
+# A machine that is loaded is slow, and no fault of a test; a test that takes a directory clears it for each example.
+settings.register_profile(
+    "tickpool", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
+settings.load_profile("tickpool")
 
 
 @pytest.fixture(scope="session")

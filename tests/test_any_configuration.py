@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scheduler.cli import main
@@ -71,7 +71,7 @@ def test_every_key_is_among_those_that_are_tried() -> None:
     assert set(Schedule.__struct_fields__) - read <= {*WHEN, *WHAT}
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=120, deadline=None)
 @given(files=FILES, limits=LIMITS, calendars=CALENDARS)
 def test_whatever_schedules_say_every_command_that_reads_them_answers(
     tmp_path: Path,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workers.lines import LONGEST, final_line, first_seq, last_seq, line_start, lines_backward, lines_forward
@@ -34,7 +34,7 @@ def opened(tmp_path: Path) -> Iterator[Opened]:
 _lines = st.lists(st.binary(max_size=30).map(lambda line: line.replace(b"\n", b"")) | st.just(b"x" * 1500), max_size=60)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(max_examples=60)
 @given(_lines)
 def test_forward_and_backward_see_the_same_lines(opened: Opened, lines: list[bytes]) -> None:
     data = b"".join(line + b"\n" for line in lines)

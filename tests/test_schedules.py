@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scheduler import load_schedules
@@ -303,7 +303,7 @@ VALUES = st.recursive(
 ENTRY = st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=8).map(
     lambda fields: {"id": "x", "cron": "* * * * *", "dag": "dags/a.yaml"} | fields
 )
-FUZZ = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FUZZ = settings(max_examples=150, deadline=None)
 
 
 @FUZZ

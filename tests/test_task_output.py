@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from service import WITHOUT_COVERAGE, Service, WaitFor
 
@@ -39,7 +39,7 @@ def test_lines_of_several_tasks_come_in_the_order_of_time(tmp_path: Path) -> Non
     assert [line.text for line in RunOutput(tmp_path, "a").read()] == ["one", "four"]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.binary(max_size=12) | st.sampled_from([b"\n", b"a\r\n", "é\n".encode(), b"\xff"]), max_size=12))
 def test_what_is_read_while_it_is_written_is_what_was_written(tmp_path: Path, chunks: list[bytes]) -> None:
     for name in os.listdir(tmp_path):
