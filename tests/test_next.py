@@ -312,12 +312,12 @@ def test_next_of_a_disabled_schedule_says_so(command: Next) -> None:
         (
             ("--until", "soon"),
             "--until 'soon': write a duration such as 7d, or an ISO 8601 time with its zone,"
-            " such as 2026-11-23T09:00:00Z",
+            " such as 2026-11-23T09:00:00Z, before the year 9999",
         ),
         (
             ("--until", "2026-11-23T09:00:00"),
             "--until '2026-11-23T09:00:00': write a duration such as 7d, or an ISO 8601 time with its zone,"
-            " such as 2026-11-23T09:00:00Z",
+            " such as 2026-11-23T09:00:00Z, before the year 9999",
         ),
         (("hourli",), "no schedule `hourli`; did you mean `hourly`?"),
     ],
