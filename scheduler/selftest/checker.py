@@ -27,6 +27,7 @@ class _Tally:
         self.fires: Counter[Key] = Counter()
         self.starts: Counter[Key] = Counter()
         self.parks: Counter[Key] = Counter()
+        self.resumes: Counter[Key] = Counter()
         self.ends: Counter[Key] = Counter()
         self.final: Counter[str] = Counter()
         self.fruitful: list[Key] = []
@@ -48,12 +49,14 @@ class _Tally:
         if name in ("schedule_enqueued", "run_requested"):
             self.requests[run_id] += 1
         elif name == "run_started":
-            # Each park allows for one more.
+            # Each resume allows for one more.
             self.starts[key] += 1
             if not self.requests[run_id]:
                 self.odd.append(f"run {run_id} started, and nobody had asked for it")
         elif name == "run_parked":
             self.parks[key] += 1
+        elif name == "run_resumed":
+            self.resumes[key] += 1
         elif name == "run_finished":
             self._end(key, event)
 
@@ -89,7 +92,7 @@ def check(events: Iterable[Mapping[str, Any]], effects: Iterable[str], asked: Co
     ]
     twice = [f"fire time {minute} of {of} was enqueued {n} times" for (of, minute), n in told.fires.items() if n > 1]
     twice += [f"run {run_id} was asked for {n} times" for run_id, n in told.requests.items() if n > 1]
-    twice += [f"{_name(key)} started {n} times" for key, n in starts.items() if n > parks[key] + 1]
+    twice += [f"{_name(key)} started {n} times" for key, n in starts.items() if n > told.resumes[key] + 1]
     twice += [f"{_name(key)} ended {n} times" for key, n in ends.items() if n > 1]
     twice += [f"{_name(key)} had its effect {n} times" for key, n in done.items() if n > 1]
     odd = [f"{_name(key)} is success without an effect" for key in told.fruitful if not done[key]]

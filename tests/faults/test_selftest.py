@@ -252,6 +252,15 @@ def _drop_the_end_of_a_park(log: Log, place: int) -> Log:
     return _numbered([*log[0][: start + 1], parked, *log[0][start + 1 :]]), log[1], log[2]
 
 
+def _double_the_start_of_a_run_that_ends_parked(log: Log, place: int) -> Log:
+    events = _of(f"parked.{place}", "requested", "started", "parked", "started")
+    return _numbered([*log[0], *events, {**events[-1], "event": "run_finished", "status": "cancelled"}]), log[1], log[2]
+
+
+def _of(run_id: str, *names: str) -> list[dict[str, Any]]:
+    return [{"event": f"run_{name}", "run_id": run_id, "attempt": 1} for name in names]
+
+
 def _numbered(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{**event, "seq": seq} for seq, event in enumerate(events, 1)]
 
@@ -293,6 +302,7 @@ DOCTORS = {
     _drop_an_event: "any",
     _double_an_event: "twice",
     _drop_the_end_of_a_park: "lost",
+    _double_the_start_of_a_run_that_ends_parked: "twice",
     _double_a_line_of_effects: "twice",
     _drop_the_effect_of_a_success: "odd",
     _make_up_an_effect: "odd",
@@ -301,7 +311,10 @@ DOCTORS = {
 
 
 def test_the_second_judge_finds_nothing_where_nothing_is() -> None:
-    assert check(*_good(40)) == Verdict([], [], [])
+    events, effects, asked = _good(40)
+    parked = [*_of("parked", "requested", "started", "parked", "resumed", "started")]
+    events += [*parked, {**parked[-1], "event": "run_finished", "status": "success"}]
+    assert check(_numbered(events), [*effects, "parked 1"], asked) == Verdict([], [], [])
 
 
 @pytest.mark.parametrize("doctor", DOCTORS, ids=lambda doctor: doctor.__name__.strip("_"))
