@@ -5,7 +5,6 @@ Which those are the index knows; what else was in force, the few events that are
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -16,9 +15,10 @@ from scheduler.history import History
 from scheduler.open_runs import Run
 from scheduler.status import Drain, Paused, drain_of, paused_of
 from workers.events import decode_line, decode_lines, time_of
-from workers.segments import LogReader, Position, Segment, list_segments
+from workers.segments import Position, Segment, list_segments
 
 from .feed import Feed
+from .fold_lines import lines_between
 from .places import line_s
 from .run_index import RunIndex, RunRow
 
@@ -85,7 +85,7 @@ class Past:
         piece = self._feed.places.piece(at_s)
         if piece is None:
             return None
-        lines, begins_s = b"".join(_lines(self._path, piece.start, piece.end)), self._feed.places.first_s or 0.0
+        lines, begins_s = b"".join(lines_between(self._path, piece.start, piece.end)), self._feed.places.first_s or 0.0
         while lines:
             begin = lines.rfind(b"\n", 0, -1) + 1
             moment_s = line_s(lines[begin:])
@@ -100,7 +100,7 @@ class Past:
         if oldest is None or oldest.span is None:
             return []
         begin, history = max(Position(place.segment, 0), oldest.span.start), History()
-        for lines in _lines(self._path, begin, place):
+        for lines in lines_between(self._path, begin, place):
             for event in decode_lines(lines)[0]:
                 history.apply(event)
         return list(history.runs.values())
@@ -145,21 +145,6 @@ def _first_s(segment: Segment) -> float | None:
     except OSError:
         return None
     return None if event is None else time_of(event.get("timestamp"))
-
-
-def _lines(path: Path, first: Position, last: Position) -> Iterator[bytes]:
-    """Yield the lines of a log between two places."""
-    reader = LogReader(path, first)
-    try:
-        for chunk in reader.chunks():
-            if chunk.at >= last:
-                return
-            length = last.offset - chunk.at.offset if chunk.at.segment == last.segment else len(chunk.lines)
-            yield chunk.lines[:length]
-            if length <= len(chunk.lines) and chunk.at.segment == last.segment:
-                return
-    finally:
-        reader.close()
 
 
 def _state(runs: list[Run], history: History, schedules: int, at_s: float, first_s: float | None) -> PastState:

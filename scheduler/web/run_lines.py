@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 from scheduler.run_record import RunRecord, read_record, record_of
 from workers.events import Event, decode_line
-from workers.segments import LogReader, Position
+from workers.segments import Position
 from workers.settings import Settings
 
+from .fold_lines import lines_between
 from .run_index import RunRow, Span
 
 __all__ = ["read_row"]
@@ -37,20 +38,11 @@ def _events(path: str, span: Span | None, run_id: str) -> Iterator[Event]:
     """Yield the events of a run between two places of a log, oldest first."""
     if span is None:
         return
-    first, last, mark = span.start, span.end, run_id.encode()
-    reader = LogReader(path, first)
-    try:
-        for chunk in reader.chunks():
-            if chunk.at >= last:
-                return
-            is_last = chunk.at.segment == last.segment
-            lines = chunk.lines[: last.offset - chunk.at.offset] if is_last else chunk.lines
-            for line in _with(mark, lines):
-                event = decode_line(line)
-                if event is not None and event.get("run_id") == run_id:
-                    yield event
-    finally:
-        reader.close()
+    for lines in lines_between(path, span.start, span.end):
+        for line in _with(run_id.encode(), lines):
+            event = decode_line(line)
+            if event is not None and event.get("run_id") == run_id:
+                yield event
 
 
 def _with(mark: bytes, lines: bytes) -> Iterator[bytes]:
