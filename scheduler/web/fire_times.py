@@ -16,13 +16,14 @@ from scheduler.history import History
 from scheduler.schedule_model import Schedule, schedule_from_spec
 from workers.errors import TickpoolError
 
-__all__ = ["Fire", "FireTimes"]
+__all__ = ["UNREADABLE", "Fire", "FireTimes"]
 
 _HOUR_S = 3600.0
 # A drawing an hour long has no room for what is closer. Fire times are whole seconds.
 _APART_S = 14.0
 
-_UNREADABLE = (TickpoolError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError, OSError)
+# What comes of the spec of a schedule that this version, or this machine, cannot use.
+UNREADABLE = (TickpoolError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError, OSError)
 
 
 class Fire(msgspec.Struct):
@@ -58,7 +59,7 @@ class FireTimes:
         if known is None or known[0] is not state.spec:
             found = None
             # A newer version may have written it.
-            with suppress(*_UNREADABLE):
+            with suppress(*UNREADABLE):
                 found = schedule_from_spec(name, state.spec, history.calendars)
             known = self._schedules[name] = (state.spec, found)
             self._next.pop(name, None)
@@ -70,7 +71,7 @@ class FireTimes:
         known = self._words.get(name)
         if schedule is not None and (known is None or known[0] is not schedule):
             told = ""
-            with suppress(*_UNREADABLE):
+            with suppress(*UNREADABLE):
                 told = schedule.fires.explain()
             known = self._words[name] = (schedule, told)
         return known[1] if known is not None and schedule is not None else ""
@@ -116,7 +117,7 @@ class FireTimes:
             return known[1] if known is not None else []
         later_s: list[float] = []
         at_s = first_s
-        with suppress(*_UNREADABLE):
+        with suppress(*UNREADABLE):
             # From seconds: by a zone's own clock, 14 s after the second of two equal hours is in the first (PEP 495).
             while fire := schedule.fires.next(datetime.fromtimestamp(at_s + _APART_S, schedule.zone)):
                 at_s = fire.timestamp()
@@ -139,7 +140,7 @@ class FireTimes:
     def _work_out(self, history: History, name: str, now: datetime) -> None:
         schedule, fire = self.schedule(history, name), None
         if schedule is not None and history.schedules[name].spec.get("enabled"):
-            with suppress(*_UNREADABLE):
+            with suppress(*UNREADABLE):
                 fire = schedule.fires.next(now.astimezone(schedule.zone))
         self._next[name] = None if fire is None else fire.timestamp()
         if fire is not None:

@@ -16,12 +16,12 @@ from scheduler.pauses import Pauses
 from scheduler.schedule_model import Schedule, zone_of
 from scheduler.web.book import Book, entry_text
 from scheduler.web.feed import Feed
+from scheduler.web.fire_times import UNREADABLE
 from scheduler.web.incidents import NotRun
 from scheduler.web.period_counts import Day, days_of
 from scheduler.web.run_index import RunRow
 from scheduler.web.task_grid import GridRun, TaskGrid
 from workers.dag import Dag
-from workers.errors import TickpoolError
 from workers.events import time_of
 
 from .figures import quantile
@@ -44,7 +44,6 @@ GRID_RUNS = 30
 _SERIES_RUNS = 200
 _AHEAD = 10
 _MOST_TASKS = 80
-_UNREADABLE = (TickpoolError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError, OSError)
 
 
 class Field(msgspec.Struct):
@@ -182,7 +181,7 @@ def _field(name: str, value: Any) -> Field:
 
 
 def _in_force(feed: Feed, name: str) -> Schedule | None:
-    with suppress(*_UNREADABLE):
+    with suppress(*UNREADABLE):
         return feed.fire_times.schedule(feed.history, name)
     return None
 
@@ -190,7 +189,7 @@ def _in_force(feed: Feed, name: str) -> Schedule | None:
 def _ahead(schedule: Schedule | None, now: datetime, pauses: Pauses) -> tuple[list[Ahead], str | None]:
     rows: Sequence[FireAhead] = []
     if schedule is not None:
-        with suppress(*_UNREADABLE):
+        with suppress(*UNREADABLE):
             rows = fires_ahead([schedule], now, count=_AHEAD)
     clock = "%H:%M" if all(row.utc is None or row.utc[17:19] == "00" for row in rows) else "%H:%M:%S"
     found = [
@@ -216,7 +215,7 @@ def _local(schedule: Schedule, fire_time: str, clock: str) -> str:
 
 def _zone(schedule: Schedule | None) -> ZoneInfo:
     """Return the zone that a schedule's days are of; UTC where this machine does not know it."""
-    with suppress(*_UNREADABLE):
+    with suppress(*UNREADABLE):
         if schedule is not None:
             return schedule.zone
     return zone_of("UTC")

@@ -16,7 +16,6 @@ from scheduler.pauses import Pause, Scope
 from scheduler.schedule_model import by_tag, tags_of
 from scheduler.web.feed import Feed
 from scheduler.web.run_index import BAD, OPEN, RunRow
-from workers.errors import TickpoolError
 
 __all__ = [
     "PAGE_ROWS", "SORTS", "STATUSES", "FaultRow", "Outcome", "Place", "Roster", "SchedulePage", "ScheduleRow",
@@ -35,7 +34,6 @@ Place = tuple[float, str]
 _NEVER_S = 1e12
 _TELLS_NOTHING = (*OPEN, "cancelled")
 _NAMED = re.compile(r"schedule `([^`]+)`")
-_UNREADABLE = (TickpoolError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError, OSError)
 
 
 class Outcome(msgspec.Struct):
