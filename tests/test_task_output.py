@@ -180,19 +180,24 @@ def test_a_line_without_an_end_comes_in_parts_and_all_of_it(tmp_path: Path) -> N
     assert [len(text) for text in texts] == [4 << 20, 4 << 20, 1 << 20, 1]
 
 
+def mib_taken(code: str, place: Path) -> int:
+    """Return how much memory a new process takes at most, beyond its start, to run this code on a directory."""
+    head = "import resource, sys; from pathlib import Path; from workers.task_output import RunOutput\n"
+    head += "place, before = Path(sys.argv[1]), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+    tail = "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)"
+    command = [sys.executable, "-c", head + code + tail, str(place)]
+    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
 def test_reading_a_log_of_a_quarter_of_a_gigabyte_takes_a_few_megabytes(tmp_path: Path) -> None:
     with (tmp_path / "a.1.log").open("wb") as file:
         for _ in range(256):
             file.write((b"%01023d\n" % 7) * 1024)
     code = (
-        "import resource, sys; from pathlib import Path; from workers.task_output import RunOutput\n"
-        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "assert RunOutput(Path(sys.argv[1])).newest(2000, 4 << 20)[0] == 262144\n"
-        "assert sum(1 for _ in RunOutput(Path(sys.argv[1])).lines()) == 262144\n"
-        "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)"
+        "assert RunOutput(place).newest(2000, 4 << 20)[0] == 262144\n"
+        "assert sum(1 for _ in RunOutput(place).lines()) == 262144\n"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
-    assert int(done.stdout) < 64
+    assert mib_taken(code, tmp_path) < 64
 
 
 def test_the_newest_lines_of_many_logs_are_read_in_bounded_memory_and_none_between_them_is_missing(
@@ -202,15 +207,11 @@ def test_the_newest_lines_of_many_logs_are_read_in_bounded_memory_and_none_betwe
         write(tmp_path, f"t[{number}].1", (b"%0127d\n" % number) * 32768, (0, 1.0), (4190208, 2.0 + number))
     write(tmp_path, "quiet.1", b"old\nnew\n", (0, 0.5), (4, 99.0))
     code = (
-        "import resource, sys; from pathlib import Path; from workers.task_output import RunOutput\n"
-        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "count, lines = RunOutput(Path(sys.argv[1])).newest(2000, 4 << 20)\n"
+        "count, lines = RunOutput(place).newest(2000, 4 << 20)\n"
         "assert count == 40 * 32768 + 2 and [line.text for line in lines[-2:]] == ['39'.zfill(127), 'new']\n"
         "assert len(lines) > 500 and 'old' not in {line.text for line in lines}\n"
-        "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
-    assert int(done.stdout) < 16
+    assert mib_taken(code, tmp_path) < 16
 
 
 def test_what_was_passed_over_lies_before_what_the_newest_lines_are_and_a_later_look_goes_on(tmp_path: Path) -> None:
