@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from zoneinfo import ZoneInfo
 
 from workers.errors import TickpoolError
-from workers.units import Duration, InvalidDuration
+from workers.units import END_YEAR, Duration, InvalidDuration, read_instant
 
 __all__ = ["InvalidMoment", "InvalidUntil", "read_day", "read_moment", "read_since", "read_until"]
 
-# East of UTC the year 9999 ends in one that no calendar here has.
-_END_YEAR = 9999
-_SUCH = f"such as 2026-11-23T09:00:00Z, before the year {_END_YEAR}"
+_SUCH = f"such as 2026-11-23T09:00:00Z, before the year {END_YEAR}"
 
 
 class InvalidMoment(TickpoolError):
@@ -25,13 +23,10 @@ class InvalidMoment(TickpoolError):
 
 def read_moment(option: str, text: str) -> datetime:
     """Read the value of an option as an aware datetime in UTC. Raises InvalidMoment."""
-    try:
-        moment = datetime.fromisoformat(text)
-        if moment.tzinfo is not None and (utc := moment.astimezone(UTC)).year < _END_YEAR:
-            return utc
-    except (ValueError, OverflowError):
-        pass
-    raise InvalidMoment(option, text)
+    moment = read_instant(text)
+    if moment is None:
+        raise InvalidMoment(option, text)
+    return moment
 
 
 class InvalidUntil(TickpoolError):
@@ -45,7 +40,7 @@ class InvalidUntil(TickpoolError):
 def read_until(option: str, text: str, now: datetime) -> datetime:
     """Read a moment, or a duration from now, as an aware datetime in UTC. Raises InvalidUntil."""
     with suppress(InvalidDuration, OverflowError):
-        if (moment := now + Duration.parse(text)).year < _END_YEAR:
+        if (moment := now + Duration.parse(text)).year < END_YEAR:
             return moment
     try:
         return read_moment(option, text)

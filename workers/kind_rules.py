@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from .dag_model import ANY_END, KINDS, STATUSES, Approval, Http, Task, Wait
 from .errors import Fault, did_you_mean
 from .ids import is_run_id
+from .units import read_instant
 from .yamlfile import At, Document
 
 __all__ = ["MOST_ITEMS", "WAITS", "kind_faults"]
@@ -156,13 +156,7 @@ def is_port(text: str) -> bool:
 
 def is_time(text: str) -> bool:
     """Say whether a text is a time of day, or a moment with its zone, before the year 9999."""
-    if _CLOCK.fullmatch(text):
-        return True
-    try:
-        moment = datetime.fromisoformat(text)
-        return moment.tzinfo is not None and moment.astimezone(UTC).year < 9999
-    except (ValueError, OverflowError):
-        return False
+    return bool(_CLOCK.fullmatch(text)) or read_instant(text) is not None
 
 
 def _dag_faults(document: Document, at: At, dag: str, what: str) -> Iterator[Fault]:

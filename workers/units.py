@@ -1,13 +1,16 @@
-"""Durations and sizes as people write them: `90s`, `1h30m`, `500ms`, `10MiB`."""
+"""Durations, sizes and moments as people write them: `90s`, `1h30m`, `10MiB`, `2026-11-23T09:00:00Z`."""
 
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from .errors import TickpoolError
 
-__all__ = ["Duration", "InvalidDuration", "InvalidSize", "parse_size"]
+__all__ = ["END_YEAR", "Duration", "InvalidDuration", "InvalidSize", "parse_size", "read_instant"]
+
+# East of UTC the year 9999 ends in one that no calendar here has.
+END_YEAR = 9999
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d|w))+")
@@ -64,3 +67,14 @@ def parse_size(text: str) -> int:
     if match is None:
         raise InvalidSize(text)
     return int(match[1]) * _BYTES[match[2]]
+
+
+def read_instant(text: str) -> datetime | None:
+    """Read an ISO 8601 time with its zone, before the year 9999, as one in UTC; None for what is none."""
+    try:
+        moment = datetime.fromisoformat(text)
+        if moment.tzinfo is not None and (utc := moment.astimezone(UTC)).year < END_YEAR:
+            return utc
+    except (ValueError, OverflowError):
+        pass
+    return None
